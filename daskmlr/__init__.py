@@ -1,0 +1,1 @@
+"""Mixed linear regression over millions of small tasks."""

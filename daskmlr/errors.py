@@ -1,0 +1,47 @@
+"""Exceptions and warnings; each message says what was wanted, got, where, and what to do."""
+
+from __future__ import annotations
+
+
+class DaskmlrError(Exception):
+    """Base of every error that daskmlr raises on purpose."""
+
+
+class InputError(DaskmlrError, ValueError):
+    """The data or a parameter given by the user cannot be used."""
+
+
+class StoreError(DaskmlrError):
+    """A task store, model or table on disk cannot be used."""
+
+
+class IncompleteStoreError(StoreError):
+    """The writer of a store was stopped before it published."""
+
+
+class DamagedStoreError(StoreError):
+    """A chunk is missing, cut short, or does not match its checksum."""
+
+
+class PathExistsError(StoreError, FileExistsError):
+    """The output path exists already; nothing was overwritten."""
+
+
+class NoSpaceError(StoreError, OSError):
+    """The disk has too little room for the output."""
+
+
+class FeatureMismatchError(DaskmlrError, ValueError):
+    """A model was fitted on other features than the data at hand."""
+
+
+class PlanError(DaskmlrError, MemoryError):
+    """A run cannot fit into the memory it was given."""
+
+
+class DaskmlrWarning(UserWarning):
+    """Base of every warning that daskmlr gives."""
+
+
+class ComponentWarning(DaskmlrWarning):
+    """The fitted components cannot all be trusted: empty, duplicate, or without a gap."""

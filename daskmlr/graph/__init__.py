@@ -1,0 +1,1 @@
+"""Dask graphs over task blocks, and the one place that computes them."""

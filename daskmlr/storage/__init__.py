@@ -1,0 +1,1 @@
+"""Task stores and tables on disk; zarr, pyarrow and numpy, no dask."""
