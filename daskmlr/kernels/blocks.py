@@ -130,9 +130,7 @@ class Frame:
         """Return the same frame with another pooled regression taken out."""
         return Frame(self.shift, self.scale, offset)
 
-    def to_user(
-        self, coef: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def to_user(self, coef: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Turn coefficients on ``a`` for ``r`` into slopes and intercepts in the user's units.
 
         Parameters

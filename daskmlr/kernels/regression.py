@@ -1,0 +1,153 @@
+"""One refinement pass: assign every task, then least squares for every component.
+
+Expectation-maximisation of the mixture of regressions whose unit is the task. The per-component
+sum of ``[a, r] [a, r]^T`` holds the normal equations, the residual variance (its Schur complement)
+and the number of examples, so one read of the data does both steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import scipy.linalg
+
+from daskmlr.kernels.assignment import (
+    Mixture,
+    joint_log_likelihood,
+    posterior,
+    squared_residuals,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from daskmlr.kernels.blocks import Frame, TaskBlock
+    from daskmlr.kernels.standardise import Standardiser
+
+# Posteriors below this leave a component's sums out: they move no digit that matters and would
+# cost a product each.
+NEGLIGIBLE = 1e-3
+# Pieces of so many bytes leave each component enough rows for an efficient product.
+PIECE_BYTES = 8 << 20
+# Noise below this share of the pooled one is a component that interpolates.
+NOISE_FLOOR = 1e-8
+
+
+@dataclass(frozen=True)
+class ComponentSums:
+    """Sums over tasks; `combine_sums` adds two.
+
+    Attributes
+    ----------
+    gram : ndarray of shape (k, d + 2, d + 2), float64
+        Posterior-weighted ``sum [a, r] [a, r]^T``.
+    mass : ndarray of shape (k,), float64
+        Sum of the posteriors of the tasks.
+    log_likelihood : float
+        Of all tasks, at the parameters the pass was given.
+    n_rows, n_tasks : int
+    """
+
+    gram: NDArray[np.float64]
+    mass: NDArray[np.float64]
+    log_likelihood: float
+    n_rows: int
+    n_tasks: int
+
+
+def sums_from_block(
+    block: TaskBlock, frame: Frame, mixture: Mixture, *, assign: Literal["soft", "hard"]
+) -> ComponentSums:
+    """Assign the tasks of a block and sum each component's normal equations.
+
+    Parameters
+    ----------
+    block : TaskBlock
+    frame : Frame
+    mixture : Mixture
+    assign : {"soft", "hard"}
+        Weight by the posterior, or count only the likeliest component (Algorithm 4 of the paper).
+    """
+    d, k = block.n_features, mixture.n_components
+    gram = np.zeros((k, d + 2, d + 2))
+    mass = np.zeros(k)
+    total = 0.0
+    for piece in block.pieces(max(256, PIECE_BYTES // (block.X.itemsize * (d + 2)))):
+        rows = frame.augment(piece)
+        rss = squared_residuals(rows, piece.offsets, mixture.coef)
+        shares, log_likelihood = posterior(joint_log_likelihood(rss, piece.sizes, mixture))
+        if assign == "hard":
+            shares = np.eye(k)[shares.argmax(axis=1)]
+        total += float(log_likelihood.sum())
+        mass += shares.sum(axis=0)
+        _add_grams(gram, rows, np.where(shares < NEGLIGIBLE, 0, shares), piece.sizes)
+    return ComponentSums(gram, mass, total, block.n_rows, block.n_tasks)
+
+
+def combine_sums(left: ComponentSums, right: ComponentSums) -> ComponentSums:
+    """Add two sums."""
+    return ComponentSums(
+        left.gram + right.gram,
+        left.mass + right.mass,
+        left.log_likelihood + right.log_likelihood,
+        left.n_rows + right.n_rows,
+        left.n_tasks + right.n_tasks,
+    )
+
+
+def finalise_sums(
+    sums: ComponentSums,
+    previous: Mixture,
+    standardiser: Standardiser,
+    basis: NDArray[np.float64],
+) -> Mixture:
+    """Solve every component's least squares.
+
+    A component with fewer than twice as many examples as coefficients is solved within the
+    subspace; one with fewer examples than directions keeps its previous coefficients.
+
+    Parameters
+    ----------
+    sums : ComponentSums
+    previous : Mixture
+        Parameters the sums were taken at.
+    standardiser : Standardiser
+        The equations are solved in its coordinates, where they are well conditioned.
+    basis : ndarray of shape (d + 1, r)
+        Orthonormal directions in standardised coordinates.
+    """
+    pooled = sums.gram.sum(axis=0)
+    floor = NOISE_FLOOR * max(pooled[-1, -1] / max(pooled[0, 0], 1.0), np.finfo(float).tiny)
+    coef, noise = previous.coef.copy(), previous.noise_variance.copy()
+    for component, gram in enumerate(sums.gram):
+        n = gram[0, 0]
+        full = n >= 2 * len(standardiser.A)
+        if not full and n < basis.shape[1] + 1:
+            continue
+        directions = standardiser.A if full else basis.T @ standardiser.A
+        normal = directions @ gram[:-1, :-1] @ directions.T
+        solution = scipy.linalg.lstsq(normal, directions @ gram[:-1, -1], cond=1e-12)[0]
+        coef[component] = solution @ directions
+        step = np.append(-coef[component], 1.0)
+        noise[component] = max(step @ gram @ step / n, floor)
+    return Mixture(coef, noise, sums.mass / sums.n_tasks)
+
+
+def _add_grams(
+    gram: NDArray[np.float64],
+    rows: NDArray[np.floating],
+    shares: NDArray[np.float64],
+    sizes: NDArray[np.int64],
+) -> None:
+    """Add ``sum_j share [a_j, r_j] [a_j, r_j]^T`` of each component to `gram`, in place."""
+    starts = np.cumsum(sizes) - sizes
+    for component in np.flatnonzero(shares.any(axis=0)):
+        tasks = np.flatnonzero(shares[:, component])
+        lengths = sizes[tasks]
+        first = np.cumsum(lengths) - lengths
+        index = np.arange(lengths.sum()) + np.repeat(starts[tasks] - first, lengths)
+        own = rows[index]
+        own *= np.repeat(np.sqrt(shares[tasks, component]), lengths)[:, None].astype(rows.dtype)
+        gram[component] += own.T @ own
