@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 from typing import TYPE_CHECKING, Literal, Unpack
-from uuid import uuid4
 
 import numpy as np
 
-from daskmlr.errors import InputError, PathExistsError
+from daskmlr.errors import InputError
+from daskmlr.storage.publish import refuse_existing
 from daskmlr.storage.tasks import open_tasks
 from daskmlr.storage.writing import create_tasks
 from daskmlr.synthetic.draw import checked_draw
@@ -80,14 +80,13 @@ def simulate(
         If a parameter is impossible.
     PathExistsError
         If the store or its truth exist already.
+    NoSpaceError
+        If the disk is full; neither is left behind.
     """
     draw = checked_draw(truth, truth_parameters, task_groups, random_state, dtype, noise_dof)
     _check_ids(ids)
-    beside = truth_path(out)
-    if beside.exists():
-        raise PathExistsError(f"{beside} exists already; remove it or choose another output")
-    staged = beside.with_name(f".{beside.name}.{uuid4().hex[:8]}")
-    placed: list[Path] = []
+    refuse_existing(truth_path(out))
+    has_truth = False
     try:
         with create_tasks(
             out,
@@ -97,14 +96,12 @@ def simulate(
             provenance={"command": "simulate", **draw.parameters()},
         ) as writer:
             labels = _write(draw, writer, ids, on_progress)
-            placed.append(staged)
-            save_truth(staged, draw.truth, labels, parameters=draw.parameters())
             # the store is published on leaving this block: when it is seen, its truth is there
-            staged.rename(beside)
-            placed.append(beside)
+            save_truth(out, draw.truth, labels, parameters=draw.parameters())
+            has_truth = True
     except BaseException:
-        for path in placed:
-            shutil.rmtree(path, ignore_errors=True)
+        if has_truth:
+            shutil.rmtree(truth_path(out), ignore_errors=True)
         raise
     return open_tasks(out)
 

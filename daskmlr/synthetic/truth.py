@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import scipy.linalg
-import zarr
-from zarr.codecs import ZstdCodec
 
-from daskmlr.errors import InputError, StoreError
+from daskmlr.errors import InputError
+from daskmlr.storage.groups import load_group, save_group
 from daskmlr.synthetic.streams import Stream, generator, whole_number
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+KIND = "truth of simulated tasks"
 TRUTH_FORMAT = 1
+ARRAYS = ("coef", "intercept", "noise_variance", "weights", "feature_mean")
 MAX_COMPONENTS = np.iinfo(np.int16).max
-LABELS_PER_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def make_truth(
         raise InputError(f"noise must be a positive deviation, not {deviation.min():g}")
     return MixtureTruth(
         coef=coef_scale * coef,
-        intercept=intercept_scale * generator(random_state, Stream.INTERCEPT).standard_normal(k),
+        intercept=generator(random_state, Stream.INTERCEPT).normal(0, intercept_scale, k),
         noise_variance=deviation**2,
         weights=np.full(k, 1 / k) if weights is None else np.asarray(weights, dtype=np.float64),
         feature_mean=_vector(mean, d, "mean"),
@@ -210,33 +210,36 @@ def truth_path(store: str | Path) -> Path:
 
 
 def save_truth(
-    path: str | Path,
+    store: str | Path,
     truth: MixtureTruth,
     labels: NDArray[np.int16],
     *,
     parameters: dict[str, Any],
 ) -> None:
-    """Write a truth as a Zarr v3 group of plain arrays; every chunk carries a checksum.
+    """Write the truth of a store beside it, as a Zarr group of plain arrays.
 
     Parameters
     ----------
-    path : path
-        Of the group itself; must not exist.
+    store : path
+        Of the task store, which need not exist yet.
     truth : MixtureTruth
     labels : ndarray of shape (n_tasks,), int16
-        In the store's order of tasks.
+        Component of each task, in the store's order.
     parameters : dict
-        How the tasks were drawn, JSON-able; kept as an attribute.
+        How the tasks were drawn, JSON-able.
+
+    Raises
+    ------
+    PathExistsError
+        If there is a truth already.
     """
-    attributes = {"format": TRUTH_FORMAT, "parameters": parameters}
-    group = zarr.create_group(path, attributes={"daskmlr_truth": attributes})
-    codec = ZstdCodec(level=3, checksum=True)
-    for field in fields(truth):
-        group.create_array(
-            field.name, data=np.asarray(getattr(truth, field.name)), compressors=codec
-        )
-    chunks = (min(len(labels), LABELS_PER_CHUNK),)
-    group.create_array("labels", data=labels, chunks=chunks, compressors=codec)
+    save_group(
+        truth_path(store),
+        kind=KIND,
+        version=TRUTH_FORMAT,
+        arrays={name: getattr(truth, name) for name in ARRAYS} | {"labels": labels},
+        facts={"correlation": truth.correlation, "parameters": parameters},
+    )
 
 
 def load_truth(store: str | Path) -> tuple[MixtureTruth, NDArray[np.int16]]:
@@ -256,24 +259,13 @@ def load_truth(store: str | Path) -> tuple[MixtureTruth, NDArray[np.int16]]:
     Raises
     ------
     StoreError
-        If there is no truth there, or it is of a newer format or damaged.
+        If there is no truth there (only `simulate` makes one), or it is of another format.
+    DamagedStoreError
+        If an array cannot be read.
     """
-    path = truth_path(store)
-    try:
-        group = zarr.open_group(path, mode="r")
-        about = group.attrs.get("daskmlr_truth")
-        if not isinstance(about, dict) or about.get("format") != TRUTH_FORMAT:
-            raise StoreError(f"{path} is not a truth of format {TRUTH_FORMAT}, but {about}")
-        values = {name: np.asarray(array[...]) for name, array in group.arrays()}
-        labels = values.pop("labels").astype(np.int16, copy=False)
-        correlation = float(values.pop("correlation"))
-        return MixtureTruth(**values, correlation=correlation), labels
-    except FileNotFoundError:
-        raise StoreError(
-            f"{path} does not exist: only stores made by simulate have a truth beside them"
-        ) from None
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise StoreError(f"the truth in {path} is damaged ({error}); simulate again") from error
+    content = load_group(truth_path(store), kind=KIND, version=TRUTH_FORMAT)
+    arrays = {name: content[name] for name in ARRAYS}
+    return MixtureTruth(**arrays, correlation=content["correlation"]), content["labels"]
 
 
 def _vector(values: ArrayLike, length: int, name: str) -> NDArray[np.float64]:
