@@ -5,10 +5,10 @@ import shutil
 import numpy as np
 import pytest
 import zarr
-from daskmlr.storage.tasks import open_tasks
 
 from daskmlr.errors import DamagedStoreError, InputError, PathExistsError, StoreError
 from daskmlr.kernels.blocks import TaskBlock
+from daskmlr.storage.tasks import open_tasks
 from daskmlr.synthetic import (
     MixtureTruth,
     load_truth,
@@ -302,6 +302,24 @@ def test_a_run_that_fails_leaves_neither_store_nor_truth(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_store_that_cannot_be_published_takes_its_truth_away(tmp_path):
+    path = tmp_path / "tasks.zarr"
+
+    def somebody_else_was_faster(done, total):
+        path.mkdir(exist_ok=True)
+
+    with pytest.raises(PathExistsError, match=r"tasks\.zarr exists"):
+        simulate(
+            path,
+            task_groups=RAGGED,
+            random_state=0,
+            on_progress=somebody_else_was_faster,
+            **MIXTURE,
+        )
+    assert list(tmp_path.iterdir()) == [path]
+    assert list(path.iterdir()) == []
+
+
 def test_a_truth_that_is_missing_or_damaged_is_named(tmp_path):
     path = tmp_path / "tasks.zarr"
     with pytest.raises(StoreError, match=r"no truth of simulated tasks at .*tasks\.truth\.zarr"):
@@ -331,6 +349,8 @@ def test_a_truth_that_is_missing_or_damaged_is_named(tmp_path):
         ({"weights": [0.5, 0.5]}, r"weights must have shape \(3,\), not \(2,\)"),
         ({"weights": [0.5, 0.5, 0.0]}, r"weights must be positive, not \[0\.5, 0\.5, 0\.0\]"),
         ({"n_features": 2, "orthonormal": True}, "need at least 3 features, not 2"),
+        ({"intercept_scale": -1.0}, r"intercept_scale must be .* not negative, not -1\.0"),
+        ({"coef_scale": np.nan}, "coef_scale must be finite and not negative, not nan"),
         ({"mean": [1.0, 2.0]}, r"mean must be one number or 4, not of shape \(2,\)"),
         ({"mean": np.inf}, "feature_mean must be finite, but holds inf"),
         ({"correlation": 1.0}, r"correlation must lie between -1 and 1, not be 1\.0"),

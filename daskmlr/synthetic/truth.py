@@ -176,6 +176,9 @@ def make_truth(
     ((2, 3), [0.25, 1.0], [0.5, 0.5])
     """
     k, d = whole_number(n_components, "n_components"), whole_number(n_features, "n_features")
+    for name, scale in (("intercept_scale", intercept_scale), ("coef_scale", coef_scale)):
+        if not 0 <= scale < np.inf:
+            raise InputError(f"{name} must be finite and not negative, not {scale}")
     rng = generator(random_state, Stream.COEF)
     if orthonormal:
         if k > d:
