@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 NOISE_FLOOR = 1e-8
 RIDGE = 1e-6
+MIN_RESTARTS = 4
+# Restarts agree when an example's likelihoods differ by less than so many tolerances.
+AGREEMENT = 10
 
 
 @dataclass(frozen=True)
@@ -133,10 +136,13 @@ class Clustering:
         `coef` is of shape (k, r), on ``v``.
     log_likelihoods : ndarray of shape (n_restarts,), float64
         Projected log-likelihood each restart ended at, best first; empty for the linkage.
+    agreed : bool
+        Whether the two best restarts ended at the same likelihood; True for the linkage.
     """
 
     mixture: Mixture
     log_likelihoods: NDArray[np.float64]
+    agreed: bool
 
 
 def cluster_by_em(
@@ -152,7 +158,8 @@ def cluster_by_em(
     """Fit the mixture of regressions to the projected tasks, from several seedings.
 
     Each restart seeds by k-means++ on the tasks' ridge estimates, then runs
-    expectation-maximisation on the projected likelihood; the likeliest restart is kept.
+    expectation-maximisation on the projected likelihood; the likeliest restart is kept. There are
+    at least `MIN_RESTARTS`, then more until the best likelihood has been found twice.
 
     Parameters
     ----------
@@ -163,6 +170,7 @@ def cluster_by_em(
         Variance of the coefficients along each direction (the eigenvalues of the subspace),
         which shrinks the tasks' ridge estimates.
     n_restarts : int
+        At most.
     rng : numpy Generator
     max_iter : int
     tol : float
@@ -180,13 +188,23 @@ def cluster_by_em(
             f"got {n}"
         )
     estimates, precision = _ridge_estimates(tasks, prior_variance)
-    results = []
-    for _ in range(n_restarts):
+    results: list[tuple[Mixture, float]] = []
+    while len(results) < n_restarts and not (
+        len(results) >= MIN_RESTARTS and _agree(results, AGREEMENT * tol * tasks.size.sum())
+    ):
         seeds = _seed(estimates, precision, n_components, rng)
-        start = _start_from(tasks, estimates[seeds])
-        results.append(_run_em(tasks, start, max_iter, tol))
-    results.sort(key=lambda result: -result[1])
-    return Clustering(results[0][0], np.array([value for _, value in results]))
+        results.append(_run_em(tasks, _start_from(tasks, estimates[seeds]), max_iter, tol))
+        results.sort(key=lambda result: -result[1])
+    return Clustering(
+        results[0][0],
+        np.array([value for _, value in results]),
+        _agree(results, AGREEMENT * tol * tasks.size.sum()),
+    )
+
+
+def _agree(results: list[tuple[Mixture, float]], tolerance: float) -> bool:
+    """Whether the two best restarts ended at the same likelihood."""
+    return len(results) > 1 and results[0][1] - results[1][1] <= tolerance
 
 
 def cluster_by_linkage(
@@ -207,7 +225,7 @@ def cluster_by_linkage(
     """
     labels = linkage_labels(tasks.halves, n_components, method=method)
     shares = np.eye(n_components)[labels]
-    return Clustering(_maximise(tasks, shares), np.array([]))
+    return Clustering(_maximise(tasks, shares), np.array([]), agreed=True)
 
 
 def linkage_labels(

@@ -1,0 +1,263 @@
+"""`MixedLinearRegression`: scikit-learn's contract around the stages of a fit."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, check_X_y
+
+from daskmlr.errors import InputError
+from daskmlr.fitting import FitOptions, fit_tasks
+from daskmlr.graph.execute import connect
+from daskmlr.storage.arrays import write_arrays
+from daskmlr.storage.tasks import TaskStore, open_tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from daskmlr.graph.execute import ClientLike
+    from daskmlr.model import Model, Support
+
+PAIRS = {"all": 0, "split": 2}
+
+
+class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """k linear regressions shared by many small tasks, found by spectral meta-learning.
+
+    Each task follows one of `n_components` unknown linear regressions. The fit finds their
+    subspace from moments of all tasks, first components from the largest tasks, and refines both
+    by expectation-maximisation over all tasks (Kong, Somani, Song, Kakade, Oh, ICML 2020, with
+    every pair of a task's examples used and the last step repeated to convergence).
+
+    Parameters
+    ----------
+    n_components : int
+        Number of regressions, k; may exceed the number of features.
+    pairs : {"all", "split"} or int
+        Pairs of examples used for the subspace: all pairs of a task; those between its two
+        halves, as in the paper; or those between so many groups.
+    clustering : {"em", "linkage"}
+        How the first components are found: expectation-maximisation in the subspace, or the
+        paper's single linkage of median-of-batches distances.
+    n_heavy : int, optional
+        Number of tasks, the largest ones, used for that; by default 256 for each component, fewer
+        if they would not fit in memory.
+    n_batches : int
+        Batches of a task for the linkage's median.
+    n_restarts : int
+        Most restarts of the search for the first components; it ends when the best has been found
+        twice.
+    assignment : {"soft", "hard"}
+        Whether a task counts for every component by its posterior, or for the likeliest alone.
+    max_iter : int
+        Most refinement passes.
+    tol : float
+        Refinement stops when the mean log-likelihood of an example gains less.
+    random_state : int, RandomState or None
+        Seeds the restarts and the signs of the null; an int makes the fit reproducible to the bit.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (k, d)
+        Slopes, in target units per feature unit; components in order of falling weight.
+    intercept_ : ndarray of shape (k,)
+        In target units.
+    noise_variance_ : ndarray of shape (k,)
+        In squared target units.
+    weights_ : ndarray of shape (k,)
+        Share of the tasks.
+    subspace_ : ndarray of shape (d + 1, min(k, d + 1))
+        Orthonormal directions that span the coefficients, in standardised coordinates.
+    log_likelihood_ : float
+        Of all tasks.
+    n_iter_ : int
+        Refinement passes.
+    converged_ : bool
+    model_ : Model
+        All of it, to be saved.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+    task_ids_, labels_ : ndarray of shape (n_tasks,)
+        The tasks, sorted, and their likeliest components; after a fit to arrays only (label a
+        store with `assign`).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from daskmlr import MixedLinearRegression
+    >>> rng = np.random.default_rng(0)
+    >>> groups = np.repeat(np.arange(200), 5)
+    >>> slope = np.where(groups % 2, 3.0, -1.0)
+    >>> x = rng.normal(size=1000)
+    >>> y = slope * x + 0.1 * rng.normal(size=1000)
+    >>> model = MixedLinearRegression(2, random_state=0).fit(x[:, None], y, groups=groups)
+    >>> np.sort(model.coef_[:, 0]).round(1).tolist()
+    [-1.0, 3.0]
+    >>> model.predict([[1.0]], support=([[2.0], [1.0]], [6.1, 2.9])).round(1).tolist()
+    [3.0]
+    """
+
+    def __init__(
+        self,
+        n_components: int = 2,
+        *,
+        pairs: str | int = "all",
+        clustering: Literal["em", "linkage"] = "em",
+        n_heavy: int | None = None,
+        n_batches: int = 1,
+        n_restarts: int = 24,
+        assignment: Literal["soft", "hard"] = "soft",
+        max_iter: int = 100,
+        tol: float = 1e-6,
+        random_state: int | np.random.RandomState | None = None,
+    ):
+        self.n_components = n_components
+        self.pairs = pairs
+        self.clustering = clustering
+        self.n_heavy = n_heavy
+        self.n_batches = n_batches
+        self.n_restarts = n_restarts
+        self.assignment = assignment
+        self.max_iter = max_iter
+        self.tol = tol
+        self.random_state = random_state
+
+    def fit(
+        self,
+        X: TaskStore | str | os.PathLike[str] | ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        groups: ArrayLike | None = None,
+        client: ClientLike = None,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> MixedLinearRegression:
+        """Fit to a task store, or to arrays with the task of each row.
+
+        Parameters
+        ----------
+        X : TaskStore, path of one, or array of shape (n_rows, d)
+        y : array of shape (n_rows,), optional
+        groups : array of shape (n_rows,), optional
+            The task of each row, integers or strings, in any order.
+        client : Client, str or None
+            Where to compute, as for `reduce_tasks`.
+        progress : callable, optional
+            ``progress(stage, done, total)``.
+
+        Raises
+        ------
+        InputError
+            For data or parameters that cannot be fitted.
+        """
+        options = self._options()
+        with tempfile.TemporaryDirectory(prefix="daskmlr-") as folder:
+            tasks = self._tasks(X, y, groups, Path(folder) / "tasks")
+            with connect(client, progress) as runner:
+                self._take(fit_tasks(tasks, options, runner))
+                if y is not None:
+                    labelled = self.model_.assign(tasks, client=runner)
+                    assert labelled is not None  # noqa: S101 - no output path was given
+                    self.task_ids_ = labelled[tasks.task_name]
+                    self.labels_ = labelled["label"]
+        return self
+
+    def assign(
+        self,
+        tasks: TaskStore | str | os.PathLike[str],
+        out: str | os.PathLike[str] | None = None,
+        *,
+        client: ClientLike = None,
+    ) -> dict[str, NDArray[Any]] | None:
+        """Label every task of a store; see `Model.assign`."""
+        check_is_fitted(self)
+        store = tasks if isinstance(tasks, TaskStore) else open_tasks(tasks)
+        return self.model_.assign(store, out, client=client)
+
+    def predict(
+        self,
+        X: ArrayLike,
+        *,
+        support: Support | None = None,
+        groups: ArrayLike | None = None,
+        method: Literal["bayes", "map"] = "bayes",
+        return_std: bool = False,
+    ) -> NDArray[np.float64] | tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Predict for new tasks from a few examples of each; see `Model.predict`."""
+        check_is_fitted(self)
+        return self.model_.predict(
+            X, support=support, groups=groups, method=method, return_std=return_std
+        )
+
+    def _options(self) -> FitOptions:
+        pairs = PAIRS.get(self.pairs, self.pairs) if isinstance(self.pairs, str) else self.pairs
+        for name, value, allowed in (
+            ("clustering", self.clustering, ("em", "linkage")),
+            ("assignment", self.assignment, ("soft", "hard")),
+        ):
+            if value not in allowed:
+                raise InputError(f"{name} must be one of {allowed}, got {value!r}")
+        if isinstance(pairs, str):
+            raise InputError(f"pairs must be 'all', 'split' or a number of groups, got {pairs!r}")
+        return FitOptions(
+            n_components=self.n_components,
+            groups=pairs,
+            clustering=self.clustering,
+            n_heavy=self.n_heavy,
+            n_batches=self.n_batches,
+            n_restarts=self.n_restarts,
+            assign=self.assignment,
+            max_iter=self.max_iter,
+            tol=self.tol,
+            seed=_seed(self.random_state),
+        )
+
+    def _tasks(
+        self,
+        X: TaskStore | str | os.PathLike[str] | ArrayLike,
+        y: ArrayLike | None,
+        groups: ArrayLike | None,
+        path: Path,
+    ) -> TaskStore:
+        """Return the store to fit, written to `path` if arrays were given."""
+        if isinstance(X, TaskStore):
+            return X
+        if isinstance(X, str | os.PathLike):
+            return open_tasks(X)
+        if y is None or groups is None:
+            raise InputError(
+                "fit takes a task store, or X, y and groups (the task of each row): "
+                f"got y={'None' if y is None else 'given'}, "
+                f"groups={'None' if groups is None else 'given'}"
+            )
+        columns = getattr(X, "columns", None)
+        names = None if columns is None else [str(name) for name in columns]
+        X, y = check_X_y(X, y, dtype=(np.float64, np.float32), y_numeric=True)
+        return write_arrays(path, X, y, groups, feature_names=names)
+
+    def _take(self, model: Model) -> None:
+        self.model_ = model
+        self.coef_ = model.coef
+        self.intercept_ = model.intercept
+        self.noise_variance_ = model.noise_variance
+        self.weights_ = model.weights
+        self.subspace_ = model.subspace
+        self.log_likelihood_ = model.log_likelihood
+        self.n_iter_ = model.n_iter
+        self.converged_ = model.converged
+        self.n_features_in_ = model.n_features
+        self.feature_names_in_ = np.array(model.feature_names, dtype=object)
+
+
+def _seed(random_state: int | np.random.RandomState | None) -> int:
+    """Turn scikit-learn's `random_state` into one seed."""
+    if isinstance(random_state, int | np.integer):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))

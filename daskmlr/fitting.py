@@ -1,0 +1,410 @@
+"""The stages of a fit: moments, subspace, first components, refinement."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import scipy.linalg
+import scipy.spatial.distance
+from sklearn.exceptions import ConvergenceWarning
+
+from daskmlr import plan
+from daskmlr.errors import ComponentWarning, InputError
+from daskmlr.graph.reduce import reduce_tasks
+from daskmlr.kernels import clustering, moments, regression
+from daskmlr.kernels.blocks import Frame
+from daskmlr.kernels.standardise import Standardiser, standardiser_from_gram
+from daskmlr.kernels.subspace import rank_above, top_eigenspace
+from daskmlr.model import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from daskmlr.graph.execute import Runner
+    from daskmlr.kernels.assignment import Mixture
+    from daskmlr.kernels.blocks import TaskBlock
+    from daskmlr.storage.tasks import TaskStore
+
+# Projected tasks are kept on the client: this many for each component, in this much memory.
+HEAVY_PER_COMPONENT = 256
+HEAVY_BYTES = 256 * plan.MIB
+# A pooled regression that explains more of the target is worth a second read of the moments.
+POOLED_SHARE = 0.05
+SIZES_AT_ONCE = 1 << 22
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What a fit may be told; documented at `MixedLinearRegression`."""
+
+    n_components: int
+    groups: int = moments.ALL_PAIRS
+    clustering: Literal["em", "linkage"] = "em"
+    n_heavy: int | None = None
+    n_batches: int = 1
+    n_restarts: int = 24
+    assign: Literal["soft", "hard"] = "soft"
+    max_iter: int = 100
+    tol: float = 1e-6
+    seed: int = 0
+
+
+@dataclass
+class RunRecord:
+    """What the stages of one fit did, in order."""
+
+    entries: list[dict[str, Any]] = field(default_factory=list)
+
+    def timed(self, stage: str, function: Callable[[], Any], **facts: Any) -> Any:
+        """Run `function`, and record the stage with its seconds and `facts`."""
+        start = time.perf_counter()
+        result = function()
+        self.entries.append({"stage": stage, "seconds": time.perf_counter() - start, **facts})
+        return result
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The spectral step's result.
+
+    Attributes
+    ----------
+    frame : Frame
+        With the pooled regression taken out.
+    standardiser : Standardiser
+    values : ndarray of shape (r,)
+        Largest eigenvalues of the second moment of the coefficients, in squared target units.
+    directions : ndarray of shape (d + 1, r)
+        Their orthonormal eigenvectors, in standardised coordinates.
+    edge : float
+        Largest eigenvalue that noise alone gives.
+    """
+
+    frame: Frame
+    standardiser: Standardiser
+    values: NDArray[np.float64]
+    directions: NDArray[np.float64]
+    edge: float
+
+    @property
+    def basis(self) -> NDArray[np.float64]:
+        """``B`` of ``v = B^T a``: the directions as they act on a frame's covariates."""
+        basis: NDArray[np.float64] = self.standardiser.A.T @ self.directions
+        return basis
+
+
+def fit_tasks(tasks: TaskStore, options: FitOptions, runner: Runner) -> Model:
+    """Fit the mixture to a store.
+
+    Raises
+    ------
+    InputError
+        For data or options that cannot be fitted.
+    PlanError
+        If a stage cannot fit the workers' memory.
+    """
+    _check_options(tasks, options)
+    _check_memory(tasks, options, runner)
+    record = RunRecord()
+    rng = np.random.default_rng(options.seed)
+    spectrum = find_subspace(tasks, options, runner, record, rng)
+    start, agreed = first_components(tasks, options, spectrum, runner, record, rng)
+    mixture, log_likelihood, converged = refine(tasks, options, spectrum, start, runner, record)
+    order = np.argsort(-mixture.weights, kind="stable")
+    coef, intercept = spectrum.frame.to_user(mixture.coef[order])
+    n_passes = sum(entry["stage"] == "refine" for entry in record.entries)
+    notes = _notes(mixture, spectrum, agreed, converged, n_passes, tasks.n_tasks)
+    for category, message in notes:
+        warnings.warn(message, category, stacklevel=4)
+    return Model(
+        coef=coef,
+        intercept=intercept,
+        noise_variance=mixture.noise_variance[order],
+        weights=mixture.weights[order],
+        feature_names=tasks.feature_names,
+        target_name=tasks.target_name,
+        task_name=tasks.task_name,
+        encoding=tasks.encoding,
+        shift=spectrum.frame.shift,
+        scale=spectrum.frame.scale,
+        subspace=spectrum.directions,
+        eigenvalues=spectrum.values,
+        noise_edge=spectrum.edge,
+        log_likelihood=log_likelihood,
+        n_tasks=tasks.n_tasks,
+        n_rows=tasks.n_rows,
+        n_iter=n_passes,
+        converged=converged,
+        history=tuple(record.entries),
+        notes=tuple(message for _, message in notes),
+    )
+
+
+def find_subspace(
+    tasks: TaskStore,
+    options: FitOptions,
+    runner: Runner,
+    record: RunRecord,
+    rng: np.random.Generator,
+) -> Spectrum:
+    """One pass, or two: moments, standardisation, top eigenvectors.
+
+    What all tasks share adds to the variance of the second moment and nothing to its signal, so a
+    pooled regression that explains a good part of the target is taken out by a second pass.
+    """
+    scale = np.where(tasks.feature_scale > 0, tasks.feature_scale, 1.0)
+    offset = np.zeros(tasks.n_features + 1)
+    offset[0] = tasks.target_mean
+    frame = Frame(tasks.feature_mean, scale, offset)
+    sums = _moments(tasks, frame, options, runner, record)
+    standardiser = standardiser_from_gram(sums.gram[:-1, :-1], tasks.feature_names, tasks.dtype)
+    pooled, share = _pooled_regression(sums.gram)
+    if share > POOLED_SHARE:
+        frame = frame.with_offset(offset + pooled)
+        sums = _moments(tasks, frame, options, runner, record)
+    second, null = moments.finalise_moments(sums)
+    r = min(options.n_components, tasks.n_features + 1)
+    values, directions = top_eigenspace(standardiser.whiten(second), r, rng=rng)
+    edge = float(top_eigenspace(standardiser.whiten(null), 1, rng=rng)[0][0])
+    return Spectrum(frame, standardiser, values, directions, edge)
+
+
+def first_components(
+    tasks: TaskStore,
+    options: FitOptions,
+    spectrum: Spectrum,
+    runner: Runner,
+    record: RunRecord,
+    rng: np.random.Generator,
+) -> tuple[Mixture, bool]:
+    """Cluster the largest tasks in the subspace.
+
+    Returns
+    -------
+    mixture : Mixture
+        In the frame of `spectrum`.
+    agreed : bool
+        Whether two restarts found the same best likelihood.
+    """
+    positions = _heavy_positions(tasks, options)
+    projected = record.timed(
+        "project",
+        lambda: reduce_tasks(
+            tasks,
+            _project,
+            clustering.combine_projected,
+            args=(
+                spectrum.frame,
+                spectrum.basis,
+                positions,
+                options.n_batches if options.clustering == "linkage" else 0,
+            ),
+            client=runner,
+            name="project",
+        ),
+        tasks=len(positions),
+    )
+
+    def cluster() -> clustering.Clustering:
+        if options.clustering == "linkage":
+            return clustering.cluster_by_linkage(projected, options.n_components)
+        return clustering.cluster_by_em(
+            projected,
+            options.n_components,
+            np.maximum(spectrum.values, spectrum.edge / 4),
+            n_restarts=options.n_restarts,
+            rng=rng,
+        )
+
+    found: clustering.Clustering = record.timed("cluster", cluster)
+    record.entries[-1]["log_likelihoods"] = found.log_likelihoods.tolist()
+    mixture = replace(found.mixture, coef=found.mixture.coef @ spectrum.basis.T)
+    return mixture, found.agreed
+
+
+def refine(
+    tasks: TaskStore,
+    options: FitOptions,
+    spectrum: Spectrum,
+    mixture: Mixture,
+    runner: Runner,
+    record: RunRecord,
+) -> tuple[Mixture, float, bool]:
+    """Repeat assignment and least squares until the likelihood of an example gains under `tol`.
+
+    Returns
+    -------
+    mixture : Mixture
+    log_likelihood : float
+        Of all tasks at `mixture`.
+    converged : bool
+    """
+    before = -np.inf
+    for _ in range(options.max_iter):
+        at = mixture
+
+        def one_pass(at: Mixture = at) -> regression.ComponentSums:
+            return reduce_tasks(
+                tasks,
+                _sums,
+                regression.combine_sums,
+                args=(spectrum.frame, at, options.assign),
+                client=runner,
+                name="refine",
+            )
+
+        sums: regression.ComponentSums = record.timed("refine", one_pass)
+        record.entries[-1]["log_likelihood"] = sums.log_likelihood
+        if sums.log_likelihood - before < options.tol * sums.n_rows:
+            return at, sums.log_likelihood, True
+        before = sums.log_likelihood
+        mixture = regression.finalise_sums(sums, at, spectrum.standardiser, spectrum.directions)
+    return at, before, False
+
+
+def _moments(
+    tasks: TaskStore, frame: Frame, options: FitOptions, runner: Runner, record: RunRecord
+) -> moments.Moments:
+    sums: moments.Moments = record.timed(
+        "moments",
+        lambda: reduce_tasks(
+            tasks,
+            _moments_of,
+            moments.combine_moments,
+            args=(frame, options.groups, 1 / options.n_components, options.seed),
+            client=runner,
+            name="moments",
+        ),
+    )
+    return sums
+
+
+def _moments_of(
+    block: TaskBlock, frame: Frame, groups: int, signal_share: float, seed: int
+) -> moments.Moments:
+    return moments.moments_from_block(
+        block, frame, groups=groups, signal_share=signal_share, seed=seed
+    )
+
+
+def _project(
+    block: TaskBlock,
+    frame: Frame,
+    basis: NDArray[np.float64],
+    positions: NDArray[np.int64],
+    n_batches: int,
+) -> clustering.ProjectedTasks:
+    return clustering.projected_from_block(block, frame, basis, positions, n_batches=n_batches)
+
+
+def _sums(
+    block: TaskBlock, frame: Frame, mixture: Mixture, assign: Literal["soft", "hard"]
+) -> regression.ComponentSums:
+    return regression.sums_from_block(block, frame, mixture, assign=assign)
+
+
+def _pooled_regression(gram: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Least squares of ``r`` on ``a`` over all examples, and the share of variance it explains."""
+    pooled = scipy.linalg.lstsq(gram[:-1, :-1], gram[:-1, -1])[0]
+    explained = pooled @ gram[:-1, -1]
+    return pooled, float(explained / max(gram[-1, -1], np.finfo(float).tiny))
+
+
+def _heavy_positions(tasks: TaskStore, options: FitOptions) -> NDArray[np.int64]:
+    """Choose the largest tasks, as many as the client's memory allows; none without a pair."""
+    sizes = np.concatenate(
+        [
+            tasks.task_sizes(start, min(start + SIZES_AT_ONCE, tasks.n_tasks))
+            for start in range(0, tasks.n_tasks, SIZES_AT_ONCE)
+        ]
+    )
+    r = min(options.n_components, tasks.n_features + 1)
+    count = options.n_heavy or min(
+        HEAVY_PER_COMPONENT * options.n_components,
+        max(HEAVY_BYTES // (8 * r * r), 2 * options.n_components),
+    )
+    return clustering.select_largest(sizes, min(count, int(np.count_nonzero(sizes > 1))))
+
+
+def _check_options(tasks: TaskStore, options: FitOptions) -> None:
+    k = options.n_components
+    if k < 1:
+        raise InputError(f"n_components must be at least 1, got {k}")
+    if k > tasks.n_tasks:
+        raise InputError(
+            f"n_components={k} is more than the {tasks.n_tasks} tasks of {tasks.path}: "
+            "a component needs a task"
+        )
+
+
+def _check_memory(tasks: TaskStore, options: FitOptions, runner: Runner) -> None:
+    n_threads, limit = runner.worker_resources()
+    r = min(options.n_components, tasks.n_features + 1)
+    n_heavy = options.n_heavy or HEAVY_BYTES // (8 * r * r)
+    n_heavy = min(n_heavy, HEAVY_PER_COMPONENT * options.n_components, tasks.n_tasks)
+    for stage, sum_bytes in plan.sum_bytes_of_fit(
+        tasks.n_features, options.n_components, n_heavy
+    ).items():
+        plan.check_memory(
+            plan.plan_pass(tasks, sum_bytes), stage=stage, n_threads=n_threads, limit=limit
+        )
+
+
+def _notes(
+    mixture: Mixture,
+    spectrum: Spectrum,
+    agreed: bool,
+    converged: bool,
+    n_passes: int,
+    n_tasks: int,
+) -> list[tuple[type[Warning], str]]:
+    """Say where the fit cannot be trusted."""
+    notes: list[tuple[type[Warning], str]] = []
+    k = mixture.n_components
+    if not converged:
+        notes.append(
+            (
+                ConvergenceWarning,
+                f"the likelihood still rose after {n_passes} refinement passes: raise max_iter",
+            )
+        )
+    if not agreed and k > 1:
+        notes.append(
+            (
+                ComponentWarning,
+                "no two restarts of the clustering agreed on the best components: "
+                "they may be a local optimum; raise n_restarts",
+            )
+        )
+    empty = np.flatnonzero(mixture.weights * n_tasks < 1)
+    if empty.size:
+        notes.append(
+            (
+                ComponentWarning,
+                f"{empty.size} of {k} components hold less than one task: "
+                f"the data support at most {k - empty.size} components",
+            )
+        )
+    distance = scipy.spatial.distance.pdist(spectrum.standardiser.coef_from_frame(mixture.coef))
+    noise = np.sqrt(mixture.noise_variance.max())
+    close = int(np.count_nonzero(distance < 1e-3 * noise))
+    if close:
+        notes.append(
+            (ComponentWarning, f"{close} pairs of the {k} components are the same regression")
+        )
+    rank = rank_above(spectrum.values, spectrum.edge)
+    if rank < len(spectrum.values) - 1:
+        notes.append(
+            (
+                ComponentWarning,
+                f"{rank} of {len(spectrum.values)} directions rise above the noise edge "
+                f"({spectrum.edge:.3g}): the subspace of {k} components is not certain",
+            )
+        )
+    return notes

@@ -1,0 +1,125 @@
+"""What runs on a worker: read the blocks of a run, one ahead, and sum or map them."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+from threadpoolctl import threadpool_limits
+
+from daskmlr.errors import InputError
+from daskmlr.storage.rows import write_rows_part
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import numpy as np
+
+    from daskmlr.kernels.blocks import TaskBlock
+    from daskmlr.storage.tasks import TaskStore
+
+_blas_lock = threading.Lock()
+_blas_users = 0
+_blas_limits: threadpool_limits | None = None
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Hold BLAS to one thread per calling thread, for all users of this process together.
+
+    Dask already runs a thread per core; with BLAS threads on top the cores are oversubscribed.
+    The last user to leave restores what was set before.
+    """
+    global _blas_users, _blas_limits  # one setting per process, by nature
+    with _blas_lock:
+        if _blas_users == 0:
+            _blas_limits = threadpool_limits(1, user_api="blas")
+        _blas_users += 1
+    try:
+        yield
+    finally:
+        with _blas_lock:
+            _blas_users -= 1
+            if _blas_users == 0 and _blas_limits is not None:
+                _blas_limits.restore_original_limits()
+
+
+def read_ahead(store: TaskStore, start: int, stop: int) -> Iterator[TaskBlock]:
+    """Yield blocks ``start:stop``, reading each while the one before is in use."""
+    with ThreadPoolExecutor(1, thread_name_prefix="daskmlr-read") as reader:
+        pending = reader.submit(store.read_block, start)
+        for index in range(start + 1, stop + 1):
+            block = pending.result()
+            if index < stop:
+                pending = reader.submit(store.read_block, index)
+            yield block
+
+
+def reduce_run(
+    run: tuple[int, int],
+    store: TaskStore,
+    from_block: Callable[..., Any],
+    combine: Callable[[Any, Any], Any],
+    args: Sequence[Any],
+) -> Any:
+    """Sum the blocks of one run, left to right."""
+    with one_blas_thread():
+        return reduce(combine, (from_block(block, *args) for block in read_ahead(store, *run)))
+
+
+def combine_sums(combine: Callable[[Any, Any], Any], parts: Sequence[Any]) -> Any:
+    """Combine the sums of a node of the tree, left to right."""
+    with one_blas_thread():
+        return reduce(combine, parts)
+
+
+def map_run(
+    run: tuple[int, int],
+    part: int,
+    store: TaskStore,
+    function: Callable[..., dict[str, np.ndarray]],
+    args: Sequence[Any],
+    staging: str,
+) -> int:
+    """Map the blocks of one run and write their rows as one part; return the number of rows."""
+    written = 0
+
+    def columns() -> Iterator[dict[str, np.ndarray]]:
+        nonlocal written
+        for block in read_ahead(store, *run):
+            yield _task_rows(block, store, function, args)
+            written += block.n_tasks
+
+    with one_blas_thread():
+        write_rows_part(staging, part, columns())
+    return written
+
+
+def map_block(
+    block: TaskBlock,
+    store: TaskStore,
+    function: Callable[..., dict[str, np.ndarray]],
+    args: Sequence[Any],
+) -> list[dict[str, np.ndarray]]:
+    """Map one block and keep its rows in memory."""
+    return [_task_rows(block, store, function, args)]
+
+
+def _task_rows(
+    block: TaskBlock,
+    store: TaskStore,
+    function: Callable[..., dict[str, np.ndarray]],
+    args: Sequence[Any],
+) -> dict[str, np.ndarray]:
+    rows = function(block, *args)
+    for name, values in rows.items():
+        if len(values) != block.n_tasks:
+            raise InputError(
+                f"the mapped function must return one row per task: {name!r} has "
+                f"{len(values)} rows for a block of {block.n_tasks} tasks"
+            )
+    ids = store.task_ids(block.first_task, block.first_task + block.n_tasks)
+    return {store.task_name: ids, **rows}

@@ -1,0 +1,181 @@
+"""The two things that can be done to all tasks: sum over them, and map each to a row.
+
+Every pass of daskmlr is one of these; a pass of your own is a function away.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from dask import delayed
+
+from daskmlr import plan
+from daskmlr.graph import leaf
+from daskmlr.graph.execute import connect, unique_key
+from daskmlr.storage.rows import abandon_rows, finish_rows, start_rows
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Sequence
+
+    from dask.delayed import Delayed
+
+    from daskmlr.graph.execute import ClientLike
+    from daskmlr.storage.tasks import TaskStore
+
+Sum = TypeVar("Sum")
+
+
+def reduce_tasks(
+    tasks: TaskStore,
+    from_block: Callable[..., Sum],
+    combine: Callable[[Sum, Sum], Sum],
+    *,
+    args: Sequence[Any] = (),
+    client: ClientLike = None,
+    name: str = "reduce",
+) -> Sum:
+    """Sum something over all tasks, in one pass, in memory that does not grow with the store.
+
+    Blocks are read once and summed in runs, runs in a tree of fixed shape, so the result is the
+    same to the last bit on any scheduler and any number of workers of one kind.
+
+    Parameters
+    ----------
+    tasks : TaskStore
+    from_block : callable
+        ``from_block(block, *args) -> sum`` of a `TaskBlock`; pure, picklable.
+    combine : callable
+        ``combine(left, right) -> sum``; associative. May not change its arguments.
+    args : sequence
+        Further arguments of `from_block`, sent once to each worker.
+    client : Client, str or None
+        A `distributed.Client`, the address of a scheduler, ``"threads"`` or ``"sync"``. By
+        default the current client if there is one, else a Dask cluster in this process.
+    name : str
+        What progress bars and the dashboard call the pass.
+
+    Returns
+    -------
+    The sum, as `combine` makes it.
+
+    Examples
+    --------
+    >>> from daskmlr import open_tasks, reduce_tasks, simulate
+    >>> tasks = simulate("/tmp/doctest-reduce.daskmlr", n_components=2, n_features=3,
+    ...                  task_groups=[(100, 5)], random_state=0)  # doctest: +SKIP
+    >>> reduce_tasks(tasks, lambda block: float((block.y**2).sum()),
+    ...              lambda left, right: left + right)  # doctest: +SKIP
+    """
+    with connect(client) as runner:
+        graph = _reduction(tasks, from_block, combine, args, name)
+        result: Sum = runner.compute(graph, name, len(plan.runs(tasks)))
+        return result
+
+
+def map_tasks(
+    tasks: TaskStore,
+    function: Callable[..., dict[str, np.ndarray]],
+    out: str | os.PathLike[str] | None,
+    *,
+    args: Sequence[Any] = (),
+    client: ClientLike = None,
+    name: str = "map",
+) -> dict[str, np.ndarray] | None:
+    """Compute one row per task, in one pass, written as it is made.
+
+    Parameters
+    ----------
+    tasks : TaskStore
+    function : callable
+        ``function(block, *args) -> {column: array of shape (block.n_tasks, ...)}``; pure.
+    out : path or None
+        A new folder of Parquet files (``.parquet``) or Zarr group (``.zarr``), in the store's
+        order with the task's key as first column, published when it is complete. None returns
+        the columns in memory.
+    args, client, name
+        As for `reduce_tasks`.
+
+    Returns
+    -------
+    dict or None
+        The columns if `out` is None.
+
+    Raises
+    ------
+    PathExistsError
+        If `out` exists.
+    InputError
+        If a column has not one row per task, or `out` has another suffix.
+    """
+    if out is None:
+        parts = reduce_tasks(
+            tasks,
+            leaf.map_block,
+            _extend,
+            args=(tasks, function, tuple(args)),
+            client=client,
+            name=name,
+        )
+        return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    staging = start_rows(out)
+    try:
+        with connect(client) as runner:
+            all_runs = plan.runs(tasks)
+            key = unique_key(name)
+            shared = delayed((tasks, function, tuple(args)), name=f"{key}-args", traverse=False)
+            write = delayed(_map_run, pure=False)
+            parts = [
+                write(run, part, shared, staging, dask_key_name=f"{key}-{part}")
+                for part, run in enumerate(all_runs)
+            ]
+            graph = delayed(sum, pure=False)(parts, dask_key_name=f"{key}-total")
+            runner.compute(graph, name, len(all_runs))
+        finish_rows(staging, out, len(all_runs))
+    except BaseException:
+        abandon_rows(staging)
+        raise
+    return None
+
+
+def _map_run(
+    run: tuple[int, int],
+    part: int,
+    shared: tuple[TaskStore, Callable[..., dict[str, np.ndarray]], tuple[Any, ...]],
+    staging: str,
+) -> int:
+    store, function, args = shared
+    return leaf.map_run(run, part, store, function, args, staging)
+
+
+def _reduce_run(run: tuple[int, int], shared: tuple[Any, ...]) -> Any:
+    return leaf.reduce_run(run, *shared)
+
+
+def _reduction(
+    tasks: TaskStore,
+    from_block: Callable[..., Any],
+    combine: Callable[[Any, Any], Any],
+    args: Sequence[Any],
+    name: str,
+) -> Delayed:
+    """Tree of fixed shape over the runs of the store; what is sent to all travels as one key."""
+    key = unique_key(name)
+    shared = delayed((tasks, from_block, combine, tuple(args)), name=f"{key}-args", traverse=False)
+    leaf_of, node_of = delayed(_reduce_run, pure=False), delayed(leaf.combine_sums, pure=False)
+    level = [
+        leaf_of(run, shared, dask_key_name=f"{key}-{i}") for i, run in enumerate(plan.runs(tasks))
+    ]
+    depth = 0
+    while len(level) > 1:
+        level = [
+            node_of(combine, level[i : i + plan.SPLIT_EVERY], dask_key_name=f"{key}-sum{depth}-{i}")
+            for i in range(0, len(level), plan.SPLIT_EVERY)
+        ]
+        depth += 1
+    return level[0]
+
+
+def _extend(left: list[Any], right: list[Any]) -> list[Any]:
+    return left + right

@@ -1,0 +1,322 @@
+"""The fitted model: parameters in the user's units; save, load, assign, predict."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from daskmlr.errors import FeatureMismatchError, InputError
+from daskmlr.graph.reduce import map_tasks
+from daskmlr.kernels.assignment import Mixture, block_log_likelihood, posterior
+from daskmlr.kernels.blocks import Frame, TaskBlock
+from daskmlr.storage.groups import load_group, save_group
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from daskmlr.graph.execute import ClientLike
+    from daskmlr.storage.tasks import TaskStore
+
+KIND = "daskmlr-model"
+FORMAT_VERSION = 1
+Support = tuple["ArrayLike", "ArrayLike"] | tuple["ArrayLike", "ArrayLike", "ArrayLike"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A mixture of k linear regressions; components in order of falling weight.
+
+    Attributes
+    ----------
+    coef : ndarray of shape (k, d), float64
+        Slopes, in target units per feature unit.
+    intercept : ndarray of shape (k,), float64
+        In target units.
+    noise_variance : ndarray of shape (k,), float64
+        In squared target units.
+    weights : ndarray of shape (k,), float64
+        Share of the tasks.
+    feature_names : tuple of d str
+    target_name, task_name : str
+    encoding : dict or None
+        How the features were made of a table's columns.
+    shift, scale : ndarray of shape (d,), float64
+        Feature means and scales of the data it was fitted on: computations are centred there.
+    subspace : ndarray of shape (d + 1, r), float64
+        Orthonormal directions that span the coefficients, in standardised coordinates.
+    eigenvalues : ndarray of shape (r,), float64
+        Squared signal along each direction, in squared target units.
+    noise_edge : float
+        Largest eigenvalue that noise alone gives.
+    log_likelihood : float
+        Of all tasks it was fitted on.
+    n_tasks, n_rows, n_iter : int
+        Tasks and examples it was fitted on; refinement passes.
+    converged : bool
+    history : tuple of dict
+        Stages in order, with their seconds and, for refinement passes, the log-likelihood.
+    notes : tuple of str
+        What the fit warned of.
+    """
+
+    coef: NDArray[np.float64]
+    intercept: NDArray[np.float64]
+    noise_variance: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    feature_names: tuple[str, ...]
+    target_name: str
+    task_name: str
+    encoding: dict[str, Any] | None
+    shift: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    subspace: NDArray[np.float64]
+    eigenvalues: NDArray[np.float64]
+    noise_edge: float
+    log_likelihood: float
+    n_tasks: int
+    n_rows: int
+    n_iter: int
+    converged: bool
+    history: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_components(self) -> int:
+        """Number of components, k."""
+        return len(self.weights)
+
+    @property
+    def n_features(self) -> int:
+        """Number of features, d."""
+        return len(self.feature_names)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model as a new Zarr group, published when it is complete.
+
+        Raises
+        ------
+        PathExistsError
+            If `path` exists.
+        """
+        content = asdict(self)
+        arrays = {name: v for name, v in content.items() if isinstance(v, np.ndarray)}
+        facts = {name: v for name, v in content.items() if name not in arrays}
+        save_group(path, kind=KIND, version=FORMAT_VERSION, arrays=arrays, facts=facts)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Model:
+        """Read a saved model.
+
+        Raises
+        ------
+        StoreError
+            If `path` is not a model, is damaged, or was written by a newer format.
+        """
+        content = load_group(path, kind=KIND, version=FORMAT_VERSION)
+        for name in ("feature_names", "history", "notes"):
+            content[name] = tuple(content[name])
+        return cls(**{f.name: content[f.name] for f in fields(cls)})
+
+    def check_features(self, feature_names: Sequence[str], where: str) -> None:
+        """Refuse data whose features are not those of the model, in the same order.
+
+        Raises
+        ------
+        FeatureMismatchError
+            Naming the first that differ.
+        """
+        theirs = tuple(feature_names)
+        if theirs == self.feature_names:
+            return
+        missing = [name for name in self.feature_names if name not in theirs]
+        extra = [name for name in theirs if name not in self.feature_names]
+        difference = (
+            f"it lacks {missing[:5]} and has {extra[:5]} besides"
+            if missing or extra
+            else "they are in another order"
+        )
+        raise FeatureMismatchError(
+            f"the model was fitted on {self.n_features} features, {where} has {len(theirs)}: "
+            f"{difference}. Ingest with the features of the model"
+        )
+
+    def assign(
+        self,
+        tasks: TaskStore,
+        out: str | os.PathLike[str] | None = None,
+        *,
+        client: ClientLike = None,
+    ) -> dict[str, NDArray[Any]] | None:
+        """Label every task of a store, in one pass.
+
+        Parameters
+        ----------
+        tasks : TaskStore
+            With the features of the model.
+        out : path or None
+            A new ``.parquet`` folder or ``.zarr`` group; None returns the columns in memory.
+        client
+            As for `reduce_tasks`.
+
+        Returns
+        -------
+        dict or None
+            If `out` is None: the task's key; ``label`` (int32), the likeliest component;
+            ``log_likelihood`` (float64) of the task's targets; ``posterior`` of shape
+            (n_tasks, k), float32.
+
+        Raises
+        ------
+        FeatureMismatchError
+        PathExistsError
+        """
+        self.check_features(tasks.feature_names, f"the store {tasks.path}")
+        frame, mixture = self._centred()
+        return map_tasks(
+            tasks, _assign_block, out, args=(frame, mixture), client=client, name="assign"
+        )
+
+    def assign_arrays(
+        self, X: ArrayLike, y: ArrayLike, groups: ArrayLike
+    ) -> tuple[NDArray[Any], NDArray[np.float64]]:
+        """Posterior of the labels of tasks held in memory.
+
+        Parameters
+        ----------
+        X : array of shape (n_rows, d)
+        y : array of shape (n_rows,)
+        groups : array of shape (n_rows,)
+            The task of each row, in any order.
+
+        Returns
+        -------
+        tasks : ndarray of shape (n_tasks,)
+            Sorted distinct values of `groups`.
+        posterior : ndarray of shape (n_tasks, k), float64
+        """
+        X, y = self._check_rows(X), np.asarray(y, dtype=np.float64)
+        groups = np.asarray(groups)
+        if not len(X) == len(y) == len(groups):
+            raise InputError(
+                "support examples must be as many in X, y and groups, "
+                f"got {len(X)}, {len(y)} and {len(groups)}"
+            )
+        if not np.isfinite(y).all():
+            raise InputError(f"y has {np.count_nonzero(~np.isfinite(y))} NaN or infinite values")
+        keys, code, counts = np.unique(groups, return_inverse=True, return_counts=True)
+        order = np.argsort(code, kind="stable")
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        frame, mixture = self._centred()
+        block = TaskBlock(X[order], y[order], offsets)
+        return keys, posterior(block_log_likelihood(block, frame, mixture))[0]
+
+    def predict(
+        self,
+        X: ArrayLike,
+        *,
+        support: Support | None = None,
+        groups: ArrayLike | None = None,
+        method: Literal["bayes", "map"] = "bayes",
+        return_std: bool = False,
+    ) -> NDArray[np.float64] | tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Predict for new tasks from a few examples of each.
+
+        The Bayes predictor averages the components by their posterior given the support; no
+        predictor has a smaller expected squared error when the model holds (Pathak et al. 2023,
+        arXiv:2311.08362). The MAP predictor uses the likeliest component alone.
+
+        Parameters
+        ----------
+        X : array of shape (n, d)
+            In the units of the features.
+        support : tuple (X_s, y_s) or (X_s, y_s, groups_s), optional
+            Examples of the task; with `groups_s`, of several tasks. Without support, components
+            count by their weights.
+        groups : array of shape (n,), optional
+            The task of each row of `X`, needed when the support has `groups_s`. A task without
+            support is predicted from the weights.
+        method : {"bayes", "map"}
+        return_std : bool
+            Also return the standard deviation of the prediction: noise, and for "bayes" also the
+            uncertainty of the label.
+
+        Returns
+        -------
+        mean : ndarray of shape (n,), in target units
+        std : ndarray of shape (n,), in target units
+            If `return_std`.
+
+        Raises
+        ------
+        InputError
+            For arrays of the wrong shape, or non-finite values.
+        """
+        if method not in ("bayes", "map"):
+            raise InputError(f"method must be 'bayes' or 'map', got {method!r}")
+        X = self._check_rows(X)
+        shares = self._shares(len(X), support, groups)
+        if method == "map":
+            shares = np.eye(self.n_components)[shares.argmax(axis=1)]
+        by_component = X @ self.coef.T + self.intercept
+        mean: NDArray[np.float64] = (shares * by_component).sum(axis=1)
+        if not return_std:
+            return mean
+        spread = (by_component - mean[:, None]) ** 2
+        return mean, np.sqrt((shares * (self.noise_variance + spread)).sum(axis=1))
+
+    def _shares(
+        self, n: int, support: Support | None, groups: ArrayLike | None
+    ) -> NDArray[np.float64]:
+        """Posterior of the labels for each row to predict, shape (n, k)."""
+        prior = np.broadcast_to(self.weights, (n, self.n_components))
+        if support is None:
+            return prior
+        if len(support) == 2:
+            _, shares = self.assign_arrays(*support, groups=np.zeros(len(np.asarray(support[1]))))
+            return np.broadcast_to(shares[0], prior.shape) if len(shares) else prior
+        if groups is None:
+            raise InputError("support has groups: give the groups of the rows of X too")
+        wanted = np.asarray(groups)
+        if len(wanted) != n:
+            raise InputError(f"groups must have one entry per row of X ({n}), got {len(wanted)}")
+        keys, shares = self.assign_arrays(*support)
+        place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        known = keys[place] == wanted
+        return np.where(known[:, None], shares[place], prior)
+
+    def _check_rows(self, X: ArrayLike) -> NDArray[np.float64]:
+        rows = np.asarray(X, dtype=np.float64)
+        if rows.ndim != 2 or rows.shape[1] != self.n_features:
+            raise FeatureMismatchError(
+                f"X must have shape (n, {self.n_features}), got {rows.shape}: "
+                f"the features are {', '.join(self.feature_names[:8])}"
+            )
+        bad = ~np.isfinite(rows)
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            raise InputError(
+                f"X has {np.count_nonzero(bad)} NaN or infinite values, the first in row {row}, "
+                f"feature {self.feature_names[column]!r}"
+            )
+        return rows
+
+    def _centred(self) -> tuple[Frame, Mixture]:
+        """Return the parameters in a frame around the mean, the average component taken out."""
+        frame = Frame(self.shift, self.scale, np.zeros(self.n_features + 1))
+        frame = frame.with_offset(self.weights @ frame.from_user(self.coef, self.intercept))
+        coef = frame.from_user(self.coef, self.intercept)
+        return frame, Mixture(coef, self.noise_variance, self.weights)
+
+
+def _assign_block(block: TaskBlock, frame: Frame, mixture: Mixture) -> dict[str, NDArray[Any]]:
+    shares, log_likelihood = posterior(block_log_likelihood(block, frame, mixture))
+    return {
+        "label": shares.argmax(axis=1).astype(np.int32),
+        "log_likelihood": log_likelihood,
+        "posterior": shares.astype(np.float32),
+    }

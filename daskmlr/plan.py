@@ -1,0 +1,140 @@
+"""Arithmetic of a pass: which blocks go together, what they cost; refuses a run that cannot fit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from daskmlr.errors import PlanError
+
+MIB = 1 << 20
+# One graph task reads about so much: long enough to hide the scheduler's cost per graph task,
+# short enough that a lost worker loses little.
+RUN_BYTES = 256 * MIB
+# A small store is cut finer, so that its blocks spread over the workers ...
+MIN_RUNS = 64
+# ... and a huge one coarser, so that a graph stays within a few thousand graph tasks.
+MAX_RUNS = 4096
+# Fan-in of the tree that combines the sums.
+SPLIT_EVERY = 8
+# Pieces cut from a block while it is summed, and the products' own temporaries.
+PIECES_BYTES = 48 * MIB
+
+
+class StoreShape(Protocol):
+    """What a plan needs to know of a task store."""
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks."""
+
+    @property
+    def block_rows(self) -> int:
+        """Rows of a full block."""
+
+    @property
+    def n_features(self) -> int:
+        """Number of covariates."""
+
+    @property
+    def n_rows(self) -> int:
+        """Number of examples."""
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one number."""
+
+
+def block_bytes(store: StoreShape) -> int:
+    """Bytes of one decoded block."""
+    return store.block_rows * (store.n_features + 1) * store.itemsize
+
+
+def runs(store: StoreShape) -> list[tuple[int, int]]:
+    """Cut the blocks into runs of consecutive ones, each the work of one graph task.
+
+    They depend on the store alone, never on the workers: so do the order of the sums and every
+    bit of the result.
+    """
+    length = min(RUN_BYTES // max(block_bytes(store), 1), math.ceil(store.n_blocks / MIN_RUNS))
+    length = max(length, math.ceil(store.n_blocks / MAX_RUNS), 1)
+    starts = range(0, store.n_blocks, length)
+    return [(start, min(start + length, store.n_blocks)) for start in starts]
+
+
+@dataclass(frozen=True)
+class PassPlan:
+    """Cost of one pass over a store.
+
+    Attributes
+    ----------
+    n_runs, n_graph_tasks : int
+        Leaves, and leaves with the tree above them.
+    bytes_read : int
+        Decoded bytes of all blocks.
+    bytes_per_thread : int
+        Peak memory of one worker thread: a block in use, the next one being read with its encoded
+        form, the pieces, and three sums (the total, the block's, and one being combined).
+    """
+
+    n_runs: int
+    n_graph_tasks: int
+    bytes_read: int
+    bytes_per_thread: int
+
+
+def plan_pass(store: StoreShape, sum_bytes: int) -> PassPlan:
+    """Cost a pass whose sum takes `sum_bytes` (8 bytes for each float64 entry)."""
+    n_runs = len(runs(store))
+    n_graph_tasks, level = n_runs, n_runs
+    while level > 1:
+        level = math.ceil(level / SPLIT_EVERY)
+        n_graph_tasks += level
+    per_thread = 3 * block_bytes(store) + PIECES_BYTES + 3 * sum_bytes
+    bytes_read = store.n_rows * (store.n_features + 1) * store.itemsize
+    return PassPlan(n_runs, n_graph_tasks, bytes_read, per_thread)
+
+
+def sum_bytes_of_fit(n_features: int, n_components: int, n_heavy: int) -> dict[str, int]:
+    """Bytes of the sum that each stage of a fit carries."""
+    r = min(n_components, n_features + 1)
+    return {
+        "moments": 8 * 3 * (n_features + 2) ** 2,
+        "heavy": 8 * n_heavy * (r + 1) ** 2,
+        "refine": 8 * n_components * (n_features + 2) ** 2,
+    }
+
+
+def check_memory(plan: PassPlan, *, stage: str, n_threads: int, limit: int) -> None:
+    """Refuse a pass that cannot fit.
+
+    Parameters
+    ----------
+    plan : PassPlan
+    stage : str
+    n_threads : int
+        Threads of one worker process.
+    limit : int
+        Memory of that process, bytes; 0 for no limit.
+
+    Raises
+    ------
+    PlanError
+        With the arithmetic.
+
+    Examples
+    --------
+    >>> plan = PassPlan(1, 1, 10 * MIB, 100 * MIB)
+    >>> check_memory(plan, stage="moments", n_threads=2, limit=150 * MIB)
+    Traceback (most recent call last):
+    daskmlr.errors.PlanError: stage 'moments' needs 200 MiB on each worker ...
+    """
+    need = plan.bytes_per_thread * n_threads
+    if limit and need > limit:
+        raise PlanError(
+            f"stage {stage!r} needs {need / MIB:.0f} MiB on each worker "
+            f"({plan.bytes_per_thread / MIB:.0f} MiB for each of {n_threads} threads), "
+            f"the limit is {limit / MIB:.0f} MiB. Use fewer threads per worker, a higher memory "
+            "limit, or a store with smaller blocks (block_bytes)"
+        )

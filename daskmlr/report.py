@@ -1,0 +1,203 @@
+"""What a store holds and what a model found, as facts and as text."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from daskmlr.model import Model
+    from daskmlr.storage.tasks import TaskStore
+
+SIZES_AT_ONCE = 1 << 22
+QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
+BAR_WIDTH = 40
+
+
+@dataclass(frozen=True)
+class Sufficiency:
+    """Whether a store can carry `n_components`, by the paper's orders of magnitude.
+
+    With ``n(t)`` the number of tasks that have at least ``t`` examples, the subspace needs some
+    ``t >= log k`` with ``n(t) t >= d k^2`` (light tasks), the first components some
+    ``t >= sqrt k`` with ``n(t) >= k^{3/2}`` and ``n(t) t >= k^2`` (heavy tasks); constants and
+    logarithms dropped (Kong et al. 2020, figure 1).
+
+    Attributes
+    ----------
+    n_components : int
+    light, heavy : int or None
+        The task size ``t`` at which the requirement is met with most room, None if nowhere.
+    """
+
+    n_components: int
+    light: int | None
+    heavy: int | None
+
+
+def size_counts(tasks: TaskStore) -> NDArray[np.int64]:
+    """Count the tasks of each size, index 0 to the largest; read piece by piece."""
+    counts = np.zeros(1, dtype=np.int64)
+    for start in range(0, tasks.n_tasks, SIZES_AT_ONCE):
+        part = np.bincount(tasks.task_sizes(start, min(start + SIZES_AT_ONCE, tasks.n_tasks)))
+        if len(part) > len(counts):
+            counts, part = part, counts
+        counts[: len(part)] += part
+    return counts
+
+
+def tasks_at_least(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``n(t)``: number of tasks with at least t examples, by t from 0."""
+    return counts[::-1].cumsum()[::-1]
+
+
+def sufficiency(counts: NDArray[np.int64], n_features: int, n_components: int) -> Sufficiency:
+    """Hold the sizes of a store's tasks against the paper's requirements.
+
+    Examples
+    --------
+    >>> counts = np.bincount([8] * 100_000 + [32] * 500)
+    >>> sufficiency(counts, 10, 4)
+    Sufficiency(n_components=4, light=8, heavy=8)
+    """
+    k = n_components
+    t = np.arange(len(counts))
+    n = tasks_at_least(counts)
+    light = np.where((t >= max(math.log(k), 2)), n * t / (n_features * k**2), 0)
+    heavy = np.where(t >= max(math.sqrt(k), 2), np.minimum(n / k**1.5, n * t / k**2), 0)
+    return Sufficiency(k, *(int(r.argmax()) if r.max() >= 1 else None for r in (light, heavy)))
+
+
+def store_facts(tasks: TaskStore) -> dict[str, Any]:
+    """Everything `daskmlr info` says of a store, JSON-able."""
+    counts = size_counts(tasks)
+    cumulated = np.cumsum(counts)
+    quantiles = np.searchsorted(cumulated, [q * tasks.n_tasks for q in QUANTILES])
+    powers = [2**i for i in range(1, 11)]
+    return {
+        "path": tasks.path,
+        "tasks": tasks.n_tasks,
+        "examples": tasks.n_rows,
+        "features": list(tasks.feature_names),
+        "target": tasks.target_name,
+        "task": tasks.task_name,
+        "dtype": str(tasks.dtype),
+        "blocks": tasks.n_blocks,
+        "block_rows": tasks.block_rows,
+        "bytes": tasks.nbytes,
+        "bytes_stored": tasks.nbytes_stored,
+        "codec": tasks.codec,
+        "tasks_with_one_example": int(counts[1]) if len(counts) > 1 else 0,
+        "task_size": {
+            "min": int(np.flatnonzero(counts)[0]),
+            **{f"q{round(100 * q)}": int(v) for q, v in zip(QUANTILES, quantiles, strict=True)},
+            "max": len(counts) - 1,
+            "mean": tasks.n_rows / tasks.n_tasks,
+        },
+        "tasks_at_least": {
+            t: int(tasks_at_least(counts)[t]) for t in [1, *powers] if t < len(counts)
+        },
+        "sufficiency": [
+            vars(sufficiency(counts, tasks.n_features, k)) for k in powers[:7] if k <= tasks.n_tasks
+        ],
+        "provenance": tasks.provenance,
+    }
+
+
+def store_tables(facts: dict[str, Any]) -> list[Table]:
+    """Lay the facts of a store out as tables for a terminal."""
+    what = Table(title=facts["path"], show_header=False)
+    ratio = facts["bytes_stored"] / facts["bytes"]
+    sizes = facts["task_size"]
+    for name, value in (
+        ("tasks", f"{facts['tasks']:,}"),
+        ("examples", f"{facts['examples']:,}"),
+        ("features", f"{len(facts['features'])}: {_some(facts['features'])}"),
+        ("target", facts["target"]),
+        ("task key", facts["task"]),
+        ("values", f"{facts['dtype']}, {facts['bytes'] / 1e6:,.1f} MB ({ratio:.2f} of it on disk)"),
+        ("codec", facts["codec"]),
+        ("blocks", f"{facts['blocks']:,} of up to {facts['block_rows']:,} rows"),
+        (
+            "task size",
+            f"min {sizes['min']}, median {sizes['q50']}, mean {sizes['mean']:.1f}, "
+            f"99 % {sizes['q99']}, max {sizes['max']}",
+        ),
+        (
+            "of one example",
+            f"{facts['tasks_with_one_example']:,} (labelled, but of no use to the subspace)",
+        ),
+    ):
+        what.add_row(name, value)
+    picture = Table("t", "tasks", "", title="Tasks with at least t examples (bars: log scale)")
+    most = max(facts["tasks"], 2)
+    for t, n in facts["tasks_at_least"].items():
+        bar = round(BAR_WIDTH * math.log(max(n, 1)) / math.log(most))
+        picture.add_row(str(t), f"{n:,}", "█" * max(bar, 1))
+    enough = Table(
+        "components",
+        "subspace (t >= log k, n t >= d k²)",
+        "first components (t >= √k, n >= k^1.5, n t >= k²)",
+        title="Orders of magnitude the method needs",
+    )
+    for row in facts["sufficiency"]:
+        enough.add_row(str(row["n_components"]), *(_verdict(row[w]) for w in ("light", "heavy")))
+    return [what, picture, enough]
+
+
+def model_facts(model: Model) -> dict[str, Any]:
+    """Everything `daskmlr fit` says of a model, JSON-able."""
+    return {
+        "components": [
+            {
+                "weight": float(model.weights[i]),
+                "noise_std": float(np.sqrt(model.noise_variance[i])),
+                "intercept": float(model.intercept[i]),
+                "coef": dict(zip(model.feature_names, model.coef[i].tolist(), strict=True)),
+            }
+            for i in range(model.n_components)
+        ],
+        "log_likelihood": model.log_likelihood,
+        "tasks": model.n_tasks,
+        "examples": model.n_rows,
+        "passes": model.n_iter,
+        "converged": model.converged,
+        "eigenvalues": model.eigenvalues.tolist(),
+        "noise_edge": model.noise_edge,
+        "stages": [dict(entry) for entry in model.history],
+        "notes": list(model.notes),
+    }
+
+
+def model_table(model: Model, *, most: int = 6) -> Table:
+    """Show the components, with the coefficients that move the target most per feature spread."""
+    table = Table("component", "weight", "noise std", "intercept", "largest effects (coefficient)")
+    for i in range(model.n_components):
+        effect = np.abs(model.coef[i] * model.scale)
+        names = [
+            f"{model.feature_names[j]} {model.coef[i, j]:+.4g}"
+            for j in np.argsort(-effect)[:most].tolist()
+        ]
+        table.add_row(
+            str(i),
+            f"{model.weights[i]:.4f}",
+            f"{math.sqrt(model.noise_variance[i]):.4g}",
+            f"{model.intercept[i]:.4g}",
+            ", ".join(names),
+        )
+    return table
+
+
+def _some(names: list[str], most: int = 8) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown}, ... {len(names) - most} more"
+
+
+def _verdict(at: int | None) -> str:
+    return "too few" if at is None else f"met at t = {at}"
