@@ -1,0 +1,1 @@
+"""The tests; a package so that its benchmarks run as `python -m tests.benchmarks.NAME`."""

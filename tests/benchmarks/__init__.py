@@ -1,0 +1,1 @@
+"""Measurements behind the figures of docs/accuracy.md; each prints a Markdown table."""
