@@ -73,8 +73,8 @@ def task_weight(sizes: NDArray[np.int64], signal_share: float) -> NDArray[np.flo
 
 def random_signs(keys: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
     """Return +1 or -1 for each key by a counter-based hash (SplitMix64): no order matters."""
-    z = keys.astype(np.uint64) + np.uint64(seed % 2**64) * np.uint64(0x9E3779B97F4A7C15)
-    z += np.uint64(0x9E3779B97F4A7C15)
+    # the seed's share in Python's integers: NumPy warns when a scalar wraps round, as this must
+    z = keys.astype(np.uint64) + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     z ^= z >> np.uint64(31)
