@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.linalg
 
-from daskmlr import MixedLinearRegression, open_tasks
+from daskmlr import MixedLinearRegression
 from daskmlr.fitting import FitOptions, RunRecord, find_subspace, refine
 from daskmlr.graph.execute import connect
 from daskmlr.graph.reduce import map_tasks, reduce_tasks
