@@ -73,7 +73,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
             scores = []
             for seed in asked.seeds:
                 with tempfile.TemporaryDirectory() as folder:
-                    score, notes = run_table(table, dtype, seed, Path(folder), asked.tasks)
+                    score, notes = run_table(table, dtype, seed, Path(folder), n_tasks=asked.tasks)
                 scores.append(score)
                 remarks += [f"{table}, {dtype}, seed {seed}: {note}" for note in notes]
                 print(row(f"{table}, {dtype}", seed, score), flush=True)
