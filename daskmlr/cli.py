@@ -119,7 +119,7 @@ def simulate(
             out,
             task_groups=groups,
             random_state=seed,
-            on_progress=lambda done, total: show("simulate", done, total),
+            on_progress=show and (lambda done, total: show("simulate", done, total)),
             **parameters,
         )
     _print_store(tasks, as_json)
@@ -297,16 +297,18 @@ def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__
 
 
 @contextmanager
-def _progress() -> Iterator[ProgressFunction]:
-    """Bars on a terminal, nothing in a pipe: one line per stage, counting its passes."""
+def _progress() -> Iterator[ProgressFunction | None]:
+    """Bars on a terminal, one line per stage; None in a pipe."""
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed}/{task.total}"),
         TimeElapsedColumn(),
         console=console,
-        disable=not console.is_terminal,
     ) as bars:
         known: dict[str, Any] = {}
 

@@ -72,10 +72,6 @@ def run_demo(
         seconds[stage] = time.perf_counter() - start
         return result
 
-    def drawn(done: int, total: int) -> None:
-        if progress is not None:
-            progress("simulate", done, total)
-
     store = folder / "demo.daskmlr"
     tasks = timed(
         "simulate",
@@ -89,7 +85,7 @@ def run_demo(
             correlation=0.5,
             task_groups=TASK_GROUPS,
             random_state=random_state,
-            on_progress=drawn,
+            on_progress=progress and (lambda done, total: progress("simulate", done, total)),
         ),
     )
     estimator = MixedLinearRegression(N_COMPONENTS, random_state=random_state)

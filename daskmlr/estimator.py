@@ -239,8 +239,8 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
             )
         columns = getattr(X, "columns", None)
         names = None if columns is None else [str(name) for name in columns]
-        X, y = check_X_y(X, y, dtype=(np.float64, np.float32), y_numeric=True)
-        return write_arrays(path, X, y, groups, feature_names=names)
+        rows, targets = check_X_y(X, y, dtype=(np.float64, np.float32), y_numeric=True)
+        return write_arrays(path, rows, targets, groups, feature_names=names)
 
     def _take(self, model: Model) -> None:
         self.model_ = model

@@ -375,11 +375,14 @@ def _notes(
             )
         )
     if not agreed and k > 1:
+        rank = rank_above(spectrum.values, spectrum.edge)
         notes.append(
             (
                 ComponentWarning,
-                "no two restarts of the clustering agreed on the best components: "
-                "they may be a local optimum; raise n_restarts",
+                "no two restarts of the clustering agreed on the best components, and "
+                f"{rank} of {len(spectrum.values)} directions rise above the noise edge "
+                f"({spectrum.edge:.3g}): the result may be a local optimum. Raise n_restarts, "
+                "lower n_components, or add tasks",
             )
         )
     empty = np.flatnonzero(mixture.weights * n_tasks < 1)
@@ -397,14 +400,5 @@ def _notes(
     if close:
         notes.append(
             (ComponentWarning, f"{close} pairs of the {k} components are the same regression")
-        )
-    rank = rank_above(spectrum.values, spectrum.edge)
-    if rank < len(spectrum.values) - 1:
-        notes.append(
-            (
-                ComponentWarning,
-                f"{rank} of {len(spectrum.values)} directions rise above the noise edge "
-                f"({spectrum.edge:.3g}): the subspace of {k} components is not certain",
-            )
         )
     return notes

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import dask
 from dask.callbacks import Callback
 from dask.system import CPU_COUNT
-from distributed import Client, wait
+from distributed import Client
 from distributed.system import MEMORY_LIMIT
 from distributed.utils import key_split
 
@@ -105,11 +105,16 @@ class Runner:
         before = client.run_on_scheduler(_finished, prefix=prefix)
         future = client.compute(graph)
         try:
-            while not future.done():
+            while True:
                 done = client.run_on_scheduler(_finished, prefix=prefix) - before
                 self._progress(name, min(done, n_runs), n_runs)
-                _wait_a_little(future)
-            result = future.result()
+                try:
+                    result = future.result(timeout=POLL_SECONDS)
+                except TimeoutError:
+                    if future.done():
+                        raise
+                else:
+                    break
         except BaseException:
             future.cancel()
             raise
@@ -162,13 +167,6 @@ def _local_client() -> Client:
         memory_limit=0,
         set_as_default=False,
     )
-
-
-def _wait_a_little(future: Any) -> None:
-    try:
-        wait(future, timeout=POLL_SECONDS)
-    except TimeoutError:
-        return
 
 
 def _finished(prefix: str, dask_scheduler: Any) -> int:

@@ -1,0 +1,36 @@
+"""Stores and clusters that several test files share."""
+
+import pytest
+from distributed import Client, LocalCluster
+
+from daskmlr import simulate
+
+
+@pytest.fixture(scope="session")
+def easy_tasks(tmp_path_factory):
+    """Three well separated components, correlated covariates far from zero, in a dozen blocks."""
+    return simulate(
+        tmp_path_factory.mktemp("easy") / "tasks.daskmlr",
+        n_components=3,
+        n_features=4,
+        noise=0.3,
+        intercept_scale=1.0,
+        mean=5.0,
+        correlation=0.5,
+        task_groups=[(3000, (1, 12)), (100, 20)],
+        random_state=7,
+        dtype="float64",
+        block_bytes=40 * 1500,
+    )
+
+
+@pytest.fixture(scope="session")
+def process_client():
+    """A Dask cluster of two worker processes."""
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client

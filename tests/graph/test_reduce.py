@@ -1,0 +1,106 @@
+"""Sums over all tasks: the same as a loop, on every scheduler; errors come through."""
+
+import dask
+import numpy as np
+import pytest
+
+from daskmlr import InputError, plan, reduce_tasks
+from daskmlr.graph import leaf, reduce
+from daskmlr.graph.execute import connect
+
+
+def row_sums(block, power=1):
+    return np.append((block.X**power).sum(axis=0), block.n_tasks)
+
+
+def add(left, right):
+    return left + right
+
+
+def by_loop(tasks, power=1):
+    return sum(row_sums(tasks.read_block(i), power) for i in range(tasks.n_blocks))
+
+
+@pytest.mark.parametrize("client", ["sync", "threads", None])
+def test_sum_equals_a_loop(easy_tasks, client):
+    assert easy_tasks.n_blocks > plan.SPLIT_EVERY
+    total = reduce_tasks(easy_tasks, row_sums, add, args=(2,), client=client)
+    np.testing.assert_allclose(total, by_loop(easy_tasks, 2), rtol=1e-13)
+
+
+def test_processes_give_the_same_bits(easy_tasks, process_client):
+    here = reduce_tasks(easy_tasks, row_sums, add, client="sync")
+    there = reduce_tasks(easy_tasks, row_sums, add, client=process_client)
+    np.testing.assert_array_equal(here, there)
+
+
+def test_lambdas_travel_to_processes(easy_tasks, process_client):
+    offset = 10
+    total = reduce_tasks(
+        easy_tasks,
+        lambda block: block.n_tasks * offset,
+        lambda left, right: left + right,
+        client=process_client,
+    )
+    assert total == 10 * easy_tasks.n_tasks
+
+
+def test_combine_sees_blocks_in_order(easy_tasks):
+    firsts = reduce_tasks(easy_tasks, lambda block: [block.first_task], add, client="threads")
+    assert firsts == easy_tasks.block_tasks[:-1].tolist()
+
+
+def test_configured_scheduler_is_used(easy_tasks):
+    with dask.config.set(scheduler="sync"), connect(None) as runner:
+        assert runner.worker_resources()[0] == 1
+        assert reduce_tasks(easy_tasks, lambda b: b.n_rows, add, client=runner) == easy_tasks.n_rows
+
+
+def test_progress_counts_the_runs(easy_tasks, process_client):
+    for client in ("sync", process_client):
+        seen = []
+        with connect(client, lambda name, done, total: seen.append((name, done, total))) as runner:  # noqa: B023
+            reduce_tasks(easy_tasks, row_sums, add, client=runner, name="count")
+        n_runs = len(plan.runs(easy_tasks))
+        assert seen[-1] == ("count", n_runs, n_runs)
+        assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
+
+
+@pytest.mark.parametrize("client", ["sync", "threads", None])
+def test_an_error_in_a_block_comes_through(easy_tasks, client):
+    def fail(block):
+        if block.first_task > 1000:
+            raise InputError(f"task {block.first_task} is odd")
+        return 0
+
+    with pytest.raises(InputError, match=r"task \d+ is odd"):
+        reduce_tasks(easy_tasks, fail, add, client=client)
+
+
+def test_a_name_that_is_no_scheduler_is_refused(easy_tasks):
+    with pytest.raises(InputError, match="got 'treads'"):
+        reduce_tasks(easy_tasks, row_sums, add, client="treads")
+
+
+def test_the_graph_is_small_whatever_it_carries(easy_tasks):
+    """Parameters travel once, not with every graph task."""
+    import cloudpickle
+
+    big = np.zeros(50_000)
+    graph = reduce._reduction(easy_tasks, row_sums, add, (big,), "sum")
+    size = len(cloudpickle.dumps(dict(graph.dask)))
+    assert size < big.nbytes + 100_000
+
+
+def test_blas_is_held_to_one_thread_and_given_back():
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    def threads():
+        return {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"}
+
+    with threadpool_limits(2, user_api="blas"):
+        with leaf.one_blas_thread():
+            with leaf.one_blas_thread():
+                assert threads() == {1}
+            assert threads() == {1}
+        assert threads() == {2}
