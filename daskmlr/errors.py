@@ -31,7 +31,7 @@ class NoSpaceError(StoreError, OSError):
     """The disk has too little room for the output."""
 
 
-class FeatureMismatchError(DaskmlrError, ValueError):
+class FeatureMismatchError(InputError):
     """A model was fitted on other features than the data at hand."""
 
 

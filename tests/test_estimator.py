@@ -1,0 +1,230 @@
+"""The estimator: planted truth, scikit-learn's contract, warnings, what it refuses."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+
+from daskmlr import (
+    ComponentWarning,
+    InputError,
+    MixedLinearRegression,
+    create_tasks,
+    load_truth,
+    open_tasks,
+    simulate,
+)
+from daskmlr.kernels.metrics import coefficient_error, label_accuracy, match_components
+from daskmlr.synthetic import simulate_arrays
+
+
+@pytest.fixture(scope="module")
+def fitted(easy_tasks):
+    return MixedLinearRegression(3, random_state=0).fit(easy_tasks)
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    return simulate_arrays(
+        n_components=2,
+        n_features=3,
+        noise=0.2,
+        task_groups=[(300, (1, 9))],
+        random_state=1,
+        dtype="float64",
+    )
+
+
+def full_coef(estimator):
+    return np.column_stack([estimator.coef_, estimator.intercept_])
+
+
+def test_planted_truth_is_found(easy_tasks, fitted):
+    truth, labels = load_truth(easy_tasks.path)
+    match = match_components(fitted.coef_, truth.coef)
+    assert coefficient_error(fitted.coef_, truth.coef).max() < 0.05
+    np.testing.assert_allclose(fitted.intercept_[match], truth.intercept, atol=0.15)
+    np.testing.assert_allclose(fitted.noise_variance_[match], truth.noise_variance, rtol=0.05)
+    np.testing.assert_allclose(fitted.weights_[match], truth.weights, atol=0.03)
+    assigned = fitted.assign(easy_tasks)
+    accuracy = label_accuracy(assigned["label"], labels, n_components=3, match=match)
+    assert accuracy > 0.93
+    assert fitted.converged_
+    assert list(fitted.weights_) == sorted(fitted.weights_, reverse=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pairs": "split"},
+        {"pairs": 3},
+        {"assignment": "hard"},
+        {"n_heavy": 100},
+    ],
+)
+def test_every_way_finds_it(easy_tasks, options):
+    estimator = MixedLinearRegression(3, random_state=0, **options).fit(easy_tasks)
+    truth, _ = load_truth(easy_tasks.path)
+    assert coefficient_error(estimator.coef_, truth.coef).max() < 0.06
+
+
+def test_the_papers_linkage_finds_well_separated_heavy_tasks(tmp_path):
+    tasks = simulate(
+        tmp_path / "t.daskmlr",
+        n_components=3,
+        n_features=6,
+        orthonormal=True,
+        noise=0.1,
+        task_groups=[(3000, 6), (60, 600)],
+        random_state=5,
+    )
+    estimator = MixedLinearRegression(
+        3, pairs="split", clustering="linkage", n_heavy=60, n_batches=3, assignment="hard"
+    ).fit(tasks)
+    truth, _ = load_truth(tasks.path)
+    assert coefficient_error(estimator.coef_, truth.coef).max() < 0.05
+
+
+def test_more_components_than_features(tmp_path):
+    tasks = simulate(
+        tmp_path / "t.daskmlr",
+        n_components=6,
+        n_features=2,
+        noise=0.1,
+        task_groups=[(4000, 8)],
+        random_state=3,
+    )
+    estimator = MixedLinearRegression(6, random_state=0).fit(tasks)
+    truth, _ = load_truth(tasks.path)
+    assert coefficient_error(estimator.coef_, truth.coef).max() < 0.05
+    assert estimator.subspace_.shape == (3, 3)
+
+
+@pytest.mark.parametrize("size", [2, 200], ids=["all-light", "all-heavy"])
+def test_tasks_of_one_kind_only(tmp_path, size):
+    tasks = simulate(
+        tmp_path / "t.daskmlr",
+        n_components=2,
+        n_features=3,
+        noise=0.1,
+        task_groups=[(20_000 // size, size)],
+        random_state=4,
+    )
+    estimator = MixedLinearRegression(2, random_state=0).fit(tasks)
+    truth, _ = load_truth(tasks.path)
+    assert coefficient_error(estimator.coef_, truth.coef).max() < 0.05
+
+
+def test_one_component_is_pooled_least_squares(easy_tasks):
+    estimator = MixedLinearRegression(1, random_state=0).fit(easy_tasks)
+    blocks = [easy_tasks.read_block(i) for i in range(easy_tasks.n_blocks)]
+    X = np.concatenate([b.X for b in blocks])
+    y = np.concatenate([b.y for b in blocks])
+    expected = np.linalg.lstsq(np.column_stack([X, np.ones(len(X))]), y, rcond=None)[0]
+    np.testing.assert_allclose(full_coef(estimator)[0], expected, rtol=1e-9)
+
+
+def test_arrays_in_any_order_give_what_a_store_gives(arrays, tmp_path):
+    X, y, groups, labels = arrays
+    shuffled = np.argsort(np.random.default_rng(0).permutation(len(y)) + groups * 0)
+    names = np.array([f"u{g:04d}" for g in groups])
+    by_store = MixedLinearRegression(2, random_state=0)
+    with create_tasks(tmp_path / "t.daskmlr", feature_names=["x0", "x1", "x2"]) as writer:
+        order = np.argsort(groups, kind="stable")
+        writer.write(X[order], y[order], np.bincount(groups), np.unique(names))
+    by_store.fit(open_tasks(tmp_path / "t.daskmlr"))
+    by_arrays = MixedLinearRegression(2, random_state=0)
+    by_arrays.fit(X[shuffled], y[shuffled], groups=names[shuffled])
+    np.testing.assert_allclose(full_coef(by_arrays), full_coef(by_store), rtol=1e-7)
+    assert by_arrays.task_ids_.tolist() == np.unique(names).tolist()
+    assert label_accuracy(by_arrays.labels_, labels, n_components=2) > 0.9
+
+
+def test_data_frames_keep_their_names(arrays):
+    X, y, groups, _ = arrays
+    frame = pd.DataFrame(X, columns=["a", "b", "c"])
+    estimator = MixedLinearRegression(2, random_state=0).fit(frame, y, groups=groups)
+    assert estimator.feature_names_in_.tolist() == ["a", "b", "c"]
+    assert estimator.n_features_in_ == 3
+
+
+def test_parameters_follow_the_contract():
+    estimator = MixedLinearRegression(4, pairs="split", random_state=3)
+    copy = clone(estimator)
+    assert copy is not estimator
+    assert copy.get_params() == estimator.get_params()
+    assert copy.set_params(n_components=5, tol=1e-4) is copy
+    assert (copy.n_components, copy.tol, estimator.n_components) == (5, 1e-4, 4)
+    assert "n_components=4" in repr(estimator)
+    with pytest.raises(ValueError, match="components_n"):
+        copy.set_params(components_n=3)
+
+
+def test_fitting_changes_no_parameter_and_no_input(arrays):
+    X, y, groups, _ = (a.copy() for a in arrays)
+    estimator = MixedLinearRegression(2, random_state=0)
+    before = estimator.get_params()
+    assert estimator.fit(X, y, groups=groups) is estimator
+    assert estimator.get_params() == before
+    for mine, theirs in zip((X, y, groups), arrays, strict=False):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_the_same_seed_gives_the_same_bits(arrays):
+    X, y, groups, _ = arrays
+    runs = [MixedLinearRegression(2, random_state=5).fit(X, y, groups=groups) for _ in range(2)]
+    np.testing.assert_array_equal(full_coef(runs[0]), full_coef(runs[1]))
+    again = MixedLinearRegression(2, random_state=np.random.RandomState(0))
+    again.fit(X, y, groups=groups)
+    np.testing.assert_allclose(full_coef(again), full_coef(runs[0]), atol=1e-2)
+
+
+def test_a_fitted_estimator_pickles(fitted):
+    copy = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(copy.predict(np.ones((2, 4))), fitted.predict(np.ones((2, 4))))
+
+
+def test_unfitted_is_said():
+    with pytest.raises(NotFittedError):
+        MixedLinearRegression(2).predict([[1.0]])
+    with pytest.raises(NotFittedError):
+        MixedLinearRegression(2).assign("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_components": 0}, "n_components must be at least 1, got 0"),
+        ({"n_components": 3101}, "n_components=3101 is more than the 3100 tasks"),
+        ({"pairs": "some"}, "got 'some'"),
+        ({"pairs": 1}, "a single group has no pairs"),
+        ({"clustering": "kmeans"}, "clustering must be one of .* got 'kmeans'"),
+        ({"assignment": "fuzzy"}, "assignment must be one of .* got 'fuzzy'"),
+    ],
+)
+def test_impossible_parameters_are_refused(easy_tasks, options, message):
+    with pytest.raises(InputError, match=message):
+        MixedLinearRegression(**{"n_components": 2, **options}).fit(easy_tasks)
+
+
+def test_arrays_without_groups_are_refused(arrays):
+    with pytest.raises(InputError, match="groups=None"):
+        MixedLinearRegression(2).fit(arrays[0], arrays[1])
+
+
+def test_a_fit_that_was_stopped_early_says_so(easy_tasks):
+    with pytest.warns(ConvergenceWarning, match="after 2 refinement passes"):
+        estimator = MixedLinearRegression(3, max_iter=2, random_state=0).fit(easy_tasks)
+    assert not estimator.converged_
+    assert "2 refinement passes" in estimator.model_.notes[0]
+
+
+def test_too_many_components_are_said(arrays):
+    X, y, groups, _ = arrays
+    with pytest.warns(ComponentWarning) as caught:
+        MixedLinearRegression(40, random_state=0, max_iter=200).fit(X, y, groups=groups)
+    assert any("restarts" in str(w.message) or "less than one task" in str(w.message)
+               for w in caught)  # fmt: skip

@@ -1,0 +1,169 @@
+"""The model: saved and loaded to the bit, assignment and prediction as the formulas say."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+from scipy.stats import norm
+
+from daskmlr import InputError, MixedLinearRegression, Model, StoreError, create_tasks, open_tasks
+from daskmlr.errors import FeatureMismatchError, PathExistsError
+
+
+@pytest.fixture(scope="module")
+def model(easy_tasks):
+    return MixedLinearRegression(3, random_state=0).fit(easy_tasks).model_
+
+
+def by_formula(model, X, y):
+    """Posterior of one task, from the densities of its examples."""
+    densities = [
+        norm.logpdf(y, X @ model.coef[c] + model.intercept[c], np.sqrt(model.noise_variance[c]))
+        for c in range(model.n_components)
+    ]
+    joint = np.log(model.weights) + np.sum(densities, axis=1)
+    return np.exp(joint - np.logaddexp.reduce(joint)), np.logaddexp.reduce(joint)
+
+
+def test_saved_and_loaded_to_the_bit(model, tmp_path):
+    model.save(tmp_path / "model.zarr")
+    loaded = Model.load(tmp_path / "model.zarr")
+    for name, value in vars(model).items():
+        np.testing.assert_array_equal(getattr(loaded, name), value, err_msg=name)
+    assert isinstance(loaded.feature_names, tuple)
+
+
+def test_readable_with_plain_zarr_and_without_pickle(model, tmp_path):
+    model.save(tmp_path / "model.zarr")
+    group = zarr.open_group(tmp_path / "model.zarr", mode="r")
+    np.testing.assert_array_equal(group["coef"][:], model.coef)
+    assert group.attrs["daskmlr"]["format_version"] == 1
+
+
+def test_an_existing_path_is_refused(model, tmp_path):
+    model.save(tmp_path / "model.zarr")
+    with pytest.raises(PathExistsError, match=r"model\.zarr exists"):
+        model.save(tmp_path / "model.zarr")
+
+
+def test_what_is_not_a_model_is_refused(easy_tasks, tmp_path):
+    with pytest.raises(StoreError, match="no daskmlr-model at"):
+        Model.load(tmp_path / "nothing.zarr")
+    with pytest.raises(StoreError, match=r"not a daskmlr-model"):
+        Model.load(easy_tasks.path)
+
+
+def test_a_newer_format_is_refused(model, tmp_path):
+    model.save(tmp_path / "model.zarr")
+    group = zarr.open_group(tmp_path / "model.zarr", mode="r+")
+    group.attrs["daskmlr"] = {**group.attrs["daskmlr"], "format_version": 99}
+    with pytest.raises(StoreError, match="format version 99"):
+        Model.load(tmp_path / "model.zarr")
+
+
+def test_assignment_is_the_formula(model, easy_tasks):
+    assigned = model.assign(easy_tasks, client="sync")
+    block = easy_tasks.read_block(3)
+    for i in (0, 1, block.n_tasks - 1):
+        rows = slice(block.offsets[i], block.offsets[i + 1])
+        shares, log_likelihood = by_formula(model, block.X[rows], block.y[rows])
+        at = block.first_task + i
+        np.testing.assert_allclose(assigned["posterior"][at], shares, atol=1e-6)
+        np.testing.assert_allclose(assigned["log_likelihood"][at], log_likelihood, rtol=1e-9)
+        assert assigned["label"][at] == shares.argmax()
+    np.testing.assert_allclose(assigned["log_likelihood"].sum(), model.log_likelihood, rtol=1e-9)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".zarr"])
+def test_assignment_to_disk(model, easy_tasks, tmp_path, suffix):
+    out = tmp_path / f"labels{suffix}"
+    model.assign(easy_tasks, out, client="threads")
+    here = model.assign(easy_tasks, client="sync")
+    read = pd.read_parquet(out) if suffix == ".parquet" else zarr.open_group(out, mode="r")
+    np.testing.assert_array_equal(read["task"][:], easy_tasks.task_ids())
+    np.testing.assert_array_equal(read["label"][:], here["label"])
+    np.testing.assert_array_equal(read["posterior_2"][:], here["posterior"][:, 2])
+
+
+def test_a_store_of_other_features_is_refused(model, tmp_path):
+    with create_tasks(tmp_path / "t.daskmlr", feature_names=["x0", "x1", "x2", "z"]) as writer:
+        writer.write(np.ones((3, 4)), np.ones(3), [3])
+    with pytest.raises(FeatureMismatchError, match=r"lacks \['x3'\] and has \['z'\]"):
+        model.assign(open_tasks(tmp_path / "t.daskmlr"), tmp_path / "labels.parquet")
+    assert not (tmp_path / "labels.parquet").exists()
+
+
+def test_features_in_another_order_are_refused(model):
+    with pytest.raises(FeatureMismatchError, match="another order"):
+        model.check_features(model.feature_names[::-1], "it")
+
+
+def test_bayes_is_the_posterior_mean_and_its_spread(model):
+    rng = np.random.default_rng(0)
+    X_s, X = rng.normal(5, 1, (2, 4)), rng.normal(5, 1, (6, 4))
+    y_s = X_s @ model.coef[1] + model.intercept[1]
+    shares, _ = by_formula(model, X_s, y_s)
+    each = X @ model.coef.T + model.intercept
+    mean, std = model.predict(X, support=(X_s, y_s), return_std=True)
+    np.testing.assert_allclose(mean, each @ shares)
+    second = (model.noise_variance + each**2) @ shares
+    np.testing.assert_allclose(std, np.sqrt(second - (each @ shares) ** 2))
+
+
+def test_map_follows_the_likeliest_component(model):
+    X = np.random.default_rng(1).normal(5, 1, (6, 4))
+    y = X @ model.coef[2] + model.intercept[2]
+    mean, std = model.predict(X, support=(X, y), method="map", return_std=True)
+    np.testing.assert_allclose(mean, y)
+    np.testing.assert_allclose(std, np.sqrt(model.noise_variance[2]))
+
+
+def test_without_support_the_weights_decide(model):
+    X = np.ones((2, 4))
+    expected = (X @ model.coef.T + model.intercept) @ model.weights
+    np.testing.assert_allclose(model.predict(X), expected)
+    np.testing.assert_allclose(model.predict(X, support=(np.empty((0, 4)), [])), expected)
+
+
+def test_several_tasks_at_once_are_each_by_itself(model):
+    rng = np.random.default_rng(2)
+    X_s, X = rng.normal(5, 1, (9, 4)), rng.normal(5, 1, (5, 4))
+    y_s = rng.normal(size=9)
+    groups_s = np.array(["b", "a", "c", "b", "a", "c", "b", "a", "c"])
+    groups = np.array(["c", "new", "a", "b", "zz"])
+    together = model.predict(X, support=(X_s, y_s, groups_s), groups=groups)
+    for i, group in enumerate(groups):
+        own = groups_s == group
+        alone = model.predict(X[i : i + 1], support=(X_s[own], y_s[own]))
+        np.testing.assert_allclose(together[i], alone[0])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: m.predict(np.ones((2, 3))), r"\(n, 4\), got \(2, 3\)"),
+        (lambda m: m.predict(np.full((2, 4), np.nan)), "8 NaN .* row 0, feature 'x0'"),
+        (lambda m: m.predict(np.ones((2, 4)), method="mean"), "got 'mean'"),
+        (
+            lambda m: m.predict(np.ones((2, 4)), support=(np.ones((2, 4)), [1, np.inf])),
+            "y has 1 NaN",
+        ),
+        (
+            lambda m: m.predict(np.ones((2, 4)), support=(np.ones((2, 4)), [1, 2, 3])),
+            "got 2, 3 and 3",
+        ),
+        (
+            lambda m: m.predict(np.ones((2, 4)), support=(np.ones((2, 4)), [1, 2], [0, 0])),
+            "give the groups",
+        ),
+        (
+            lambda m: m.predict(
+                np.ones((2, 4)), support=(np.ones((2, 4)), [1, 2], [0, 0]), groups=[0]
+            ),
+            r"one entry per row of X \(2\), got 1",
+        ),
+    ],
+)
+def test_impossible_predictions_are_refused(model, call, message):
+    with pytest.raises(InputError, match=message):
+        call(model)
