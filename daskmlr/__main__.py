@@ -1,0 +1,5 @@
+"""``python -m daskmlr``."""
+
+from daskmlr.cli import main
+
+main()

@@ -1,0 +1,214 @@
+"""The command line, as a process runs it: output, exit codes, nothing half-written."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+from daskmlr import create_tasks, open_tasks
+from daskmlr.cli import main
+
+COMMANDS = ("demo", "simulate", "ingest", "info", "fit", "assign", "predict")
+
+
+def run(*args):
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+def succeed(*args):
+    result = run(*args)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def refuse(*args):
+    """Run a command that must fail; return what it said."""
+    result = run(*args)
+    assert result.exit_code != 0
+    assert isinstance(result.exception, SystemExit), result.exception
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A store and a model, made by the command line."""
+    folder = tmp_path_factory.mktemp("cli")
+    succeed(
+        "simulate", folder / "tasks", "--tasks", 2000, "--size", "1:9", "--n-components", 2,
+        "--n-features", 3, "--noise", 0.2, "--seed", 3, "--heavy-tasks", 50,
+        "--block-bytes", 20_000,
+    )  # fmt: skip
+    succeed("fit", folder / "tasks", folder / "model", "--n-components", 2, "--scheduler", "sync")
+    return folder
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help(command):
+    result = succeed(*([command] if command else []), "--help")
+    assert "Usage:" in result.output
+
+
+def test_version():
+    assert "0.1.0" in succeed("--version").output
+
+
+def test_the_installed_command_is_quiet_in_a_pipe(folder, tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "daskmlr", "fit", folder / "tasks", tmp_path / "model",
+         "--n-components", "2", "--json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert result.stderr == ""
+    facts = json.loads(result.stdout)
+    assert facts["converged"]
+    assert len(facts["components"]) == 2
+
+
+def test_demo():
+    facts = json.loads(succeed("demo", "--json", "--scheduler", "threads").output)
+    assert facts["tasks"] == 101_000
+    assert facts["accuracy"] > facts["oracle_accuracy"] - 0.005
+    assert facts["largest_coefficient_error"] < 0.03
+
+
+def test_info_counts(folder):
+    facts = json.loads(succeed("info", folder / "tasks", "--json", "--validate").output)
+    sizes = open_tasks(folder / "tasks").task_sizes()
+    assert facts["tasks"] == 2050
+    assert facts["tasks_with_one_example"] == np.count_nonzero(sizes == 1) > 0
+    assert facts["task_size"]["max"] == 32
+    assert facts["tasks_at_least"]["4"] == np.count_nonzero(sizes >= 4)
+    text = succeed("info", folder / "tasks").output
+    assert "2,050" in text
+    assert "met at t =" in text
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".zarr"])
+def test_assign(folder, tmp_path, suffix):
+    out = tmp_path / f"labels{suffix}"
+    result = succeed("assign", folder / "model", folder / "tasks", out, "--json")
+    assert json.loads(result.output)["tasks"] == 2050
+    assert out.is_dir()
+
+
+def test_a_terminal_sees_progress(folder, tmp_path):
+    """Under a pseudo-terminal there are bars."""
+    command = (
+        f"{sys.executable} -m daskmlr fit {folder / 'tasks'} {tmp_path / 'm'} --n-components 2"
+    )
+    shown = subprocess.run(
+        [shutil.which("script") or "script", "-qec", command, "/dev/null"],
+        capture_output=True, text=True, check=True, env={"TERM": "xterm", "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    assert "refine" in shown.stdout
+    assert "━" in shown.stdout
+
+
+def write(path, X, sizes, names=None, **options):
+    rng = np.random.default_rng(0)
+    names = names or [f"x{j}" for j in range(X.shape[1])]
+    with create_tasks(path, feature_names=names, **options) as writer:
+        writer.write(X, rng.normal(size=len(X)), sizes)
+    return path
+
+
+class TestBadInput:
+    """What a user may get wrong: a message that names it, status not zero, nothing left."""
+
+    @pytest.fixture
+    def X(self):  # noqa: N802 - the covariates, as everywhere
+        return np.random.default_rng(1).normal(size=(60, 3))
+
+    def refused_fit(self, store, tmp_path, *options):
+        said = refuse("fit", store, tmp_path / "model", *(options or ("--n-components", 2)))
+        assert not (tmp_path / "model").exists()
+        assert "Traceback" not in said
+        return said
+
+    def test_no_task_with_two_examples(self, X, tmp_path):
+        store = write(tmp_path / "t", X, np.ones(60, int))
+        assert "no task has two examples or more (60 tasks" in self.refused_fit(store, tmp_path)
+
+    def test_a_constant_feature(self, X, tmp_path):
+        X[:, 1] = 7.5
+        store = write(tmp_path / "t", X, np.full(20, 3), ["age", "height", "size"])
+        assert "1 of 3 features never vary: 'height'" in self.refused_fit(store, tmp_path)
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64"])
+    def test_collinear_features(self, X, tmp_path, dtype):
+        X[:, 2] = 3 * X[:, 0] + 100
+        store = write(tmp_path / "t", X, np.full(20, 3), ["a", "b", "c"], dtype=dtype)
+        assert "features 'a', 'c' are collinear" in self.refused_fit(store, tmp_path)
+
+    def test_fewer_examples_than_features(self, X, tmp_path):
+        store = write(tmp_path / "t", X[:3], [3])
+        said = self.refused_fit(store, tmp_path, "--n-components", 1)
+        assert "3 features need more than 3 examples" in said
+
+    @pytest.mark.parametrize(
+        ("k", "message"), [(0, "at least 1, got 0"), (21, "more than the 20 tasks")]
+    )
+    def test_a_number_of_components_that_cannot_be(self, X, tmp_path, k, message):
+        store = write(tmp_path / "t", X, np.full(20, 3))
+        assert message in self.refused_fit(store, tmp_path, "--n-components", k)
+
+    def test_tasks_of_one_example_are_kept_for_assignment_only(self, tmp_path):
+        X = np.random.default_rng(1).normal(size=(400, 3))
+        store = write(tmp_path / "t", X, [1] * 100 + [3] * 100)
+        facts = json.loads(succeed("info", store, "--json").output)
+        assert facts["tasks_with_one_example"] == 100
+        succeed("fit", store, tmp_path / "m", "--n-components", 1)
+        succeed("assign", tmp_path / "m", store, tmp_path / "labels.parquet")
+        assert len(pd.read_parquet(tmp_path / "labels.parquet")) == 200
+
+    def test_a_model_of_other_features(self, folder, X, tmp_path):
+        store = write(tmp_path / "t", X, np.full(20, 3), ["a", "b", "c"])
+        said = refuse("assign", folder / "model", store, tmp_path / "labels.parquet")
+        assert "lacks ['x0', 'x1', 'x2'] and has ['a', 'b', 'c']" in said.replace("\n", " ")
+        assert not (tmp_path / "labels.parquet").exists()
+
+    def test_output_that_exists(self, folder):
+        for command in (
+            ("simulate", folder / "tasks"),
+            ("fit", folder / "tasks", folder / "model", "--n-components", 2),
+            ("assign", folder / "model", folder / "tasks", folder / "tasks"),
+        ):
+            assert "exists" in refuse(*command)
+        open_tasks(folder / "tasks").validate(deep=True)
+
+    def test_nothing_there(self, folder, tmp_path):
+        assert "no task store at" in refuse("info", tmp_path / "nothing")
+        assert "no daskmlr-model at" in refuse(
+            "assign", tmp_path / "nothing", folder / "tasks", tmp_path / "out.parquet"
+        )
+
+    @pytest.mark.parametrize("harm", ["cut", "flip", "remove"])
+    def test_a_damaged_chunk(self, folder, tmp_path, harm):
+        store = tmp_path / "t"
+        shutil.copytree(folder / "tasks", store)
+        chunk = store / "x" / "c" / "2" / "0"
+        content = bytearray(chunk.read_bytes())
+        content[len(content) // 2] ^= 1
+        if harm == "remove":
+            chunk.unlink()
+        else:
+            chunk.write_bytes(content[: len(content) // 2] if harm == "cut" else content)
+        said = self.refused_fit(store, tmp_path)
+        assert "block 2" in said or "chunk 2" in said
+        assert refuse("info", store, "--validate")
+
+    def test_a_store_whose_writer_was_killed(self, tmp_path):
+        import zarr
+
+        zarr.create_group(tmp_path / "t", zarr_format=3)
+        assert "its writer" in refuse("info", tmp_path / "t")
+        assert "its writer" in self.refused_fit(tmp_path / "t", tmp_path)
+
+    def test_a_size_that_is_none(self, tmp_path):
+        assert "got 'many'" in refuse("simulate", tmp_path / "t", "--size", "many")
+        assert list(tmp_path.iterdir()) == []
