@@ -79,7 +79,11 @@ def processes(n_workers: int) -> Iterator[Client]:
     """A Dask cluster of so many worker processes, of two threads each."""
     with (
         LocalCluster(
-            n_workers=n_workers, threads_per_worker=2, processes=True, dashboard_address=None
+            n_workers=n_workers,
+            threads_per_worker=2,
+            processes=True,
+            # any free port: another cluster of this machine may hold the usual one
+            dashboard_address="127.0.0.1:0",
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
