@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import scipy.linalg
-import scipy.spatial.distance
-from sklearn.exceptions import ConvergenceWarning
 
 from daskmlr import plan
-from daskmlr.errors import ComponentWarning, InputError
+from daskmlr.diagnostics import Spectrum, fit_notes
+from daskmlr.errors import InputError
 from daskmlr.graph.reduce import reduce_tasks
 from daskmlr.kernels import clustering, moments, regression
-from daskmlr.kernels.blocks import Frame
-from daskmlr.kernels.standardise import Standardiser, standardiser_from_gram
-from daskmlr.kernels.subspace import rank_above, top_eigenspace
+from daskmlr.kernels.blocks import Frame, Part
+from daskmlr.kernels.standardise import standardiser_from_gram
+from daskmlr.kernels.subspace import top_eigenspace
 from daskmlr.model import Model
 
 if TYPE_CHECKING:
@@ -53,6 +52,11 @@ class FitOptions:
     max_iter: int = 100
     tol: float = 1e-6
     seed: int = 0
+    sample_split: bool = False
+
+    def part(self, step: int) -> Part | None:
+        """Tasks of the paper's step 0, 1 or 2: disjoint parts if `sample_split`, else all."""
+        return Part(step, 3, self.seed) if self.sample_split else None
 
 
 @dataclass
@@ -67,36 +71,6 @@ class RunRecord:
         result = function()
         self.entries.append({"stage": stage, "seconds": time.perf_counter() - start, **facts})
         return result
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """The spectral step's result.
-
-    Attributes
-    ----------
-    frame : Frame
-        With the pooled regression taken out.
-    standardiser : Standardiser
-    values : ndarray of shape (r,)
-        Largest eigenvalues of the second moment of the coefficients, in squared target units.
-    directions : ndarray of shape (d + 1, r)
-        Their orthonormal eigenvectors, in standardised coordinates.
-    edge : float
-        Largest eigenvalue that noise alone gives.
-    """
-
-    frame: Frame
-    standardiser: Standardiser
-    values: NDArray[np.float64]
-    directions: NDArray[np.float64]
-    edge: float
-
-    @property
-    def basis(self) -> NDArray[np.float64]:
-        """``B`` of ``v = B^T a``: the directions as they act on a frame's covariates."""
-        basis: NDArray[np.float64] = self.standardiser.A.T @ self.directions
-        return basis
 
 
 def fit_tasks(tasks: TaskStore, options: FitOptions, runner: Runner) -> Model:
@@ -119,7 +93,7 @@ def fit_tasks(tasks: TaskStore, options: FitOptions, runner: Runner) -> Model:
     order = np.argsort(-mixture.weights, kind="stable")
     coef, intercept = spectrum.frame.to_user(mixture.coef[order])
     n_passes = sum(entry["stage"] == "refine" for entry in record.entries)
-    notes = _notes(mixture, spectrum, agreed, converged, n_passes, tasks.n_tasks)
+    notes = fit_notes(mixture, spectrum, agreed, converged, n_passes, tasks.n_tasks)
     for category, message in notes:
         warnings.warn(message, category, stacklevel=4)
     return Model(
@@ -254,7 +228,7 @@ def refine(
                 tasks,
                 _sums,
                 regression.combine_sums,
-                args=(spectrum.frame, at, options.assign),
+                args=(spectrum.frame, at, options.assign, options.part(2)),
                 client=runner,
                 name="refine",
             )
@@ -277,7 +251,13 @@ def _moments(
             tasks,
             _moments_of,
             moments.combine_moments,
-            args=(frame, options.groups, 1 / options.n_components, options.seed),
+            args=(
+                frame,
+                options.groups,
+                1 / options.n_components,
+                options.seed,
+                options.part(0),
+            ),
             client=runner,
             name="moments",
         ),
@@ -286,10 +266,10 @@ def _moments(
 
 
 def _moments_of(
-    block: TaskBlock, frame: Frame, groups: int, signal_share: float, seed: int
+    block: TaskBlock, frame: Frame, groups: int, signal_share: float, seed: int, part: Part | None
 ) -> moments.Moments:
     return moments.moments_from_block(
-        block, frame, groups=groups, signal_share=signal_share, seed=seed
+        block, frame, groups=groups, signal_share=signal_share, seed=seed, part=part
     )
 
 
@@ -304,9 +284,13 @@ def _project(
 
 
 def _sums(
-    block: TaskBlock, frame: Frame, mixture: Mixture, assign: Literal["soft", "hard"]
+    block: TaskBlock,
+    frame: Frame,
+    mixture: Mixture,
+    assign: Literal["soft", "hard"],
+    part: Part | None,
 ) -> regression.ComponentSums:
-    return regression.sums_from_block(block, frame, mixture, assign=assign)
+    return regression.sums_from_block(block, frame, mixture, assign=assign, part=part)
 
 
 def _pooled_regression(gram: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
@@ -324,6 +308,9 @@ def _heavy_positions(tasks: TaskStore, options: FitOptions) -> NDArray[np.int64]
             for start in range(0, tasks.n_tasks, SIZES_AT_ONCE)
         ]
     )
+    part = options.part(1)
+    if part is not None:
+        sizes[~part.holds(0, tasks.n_tasks)] = 0
     r = min(options.n_components, tasks.n_features + 1)
     count = options.n_heavy or min(
         HEAVY_PER_COMPONENT * options.n_components,
@@ -354,51 +341,3 @@ def _check_memory(tasks: TaskStore, options: FitOptions, runner: Runner) -> None
         plan.check_memory(
             plan.plan_pass(tasks, sum_bytes), stage=stage, n_threads=n_threads, limit=limit
         )
-
-
-def _notes(
-    mixture: Mixture,
-    spectrum: Spectrum,
-    agreed: bool,
-    converged: bool,
-    n_passes: int,
-    n_tasks: int,
-) -> list[tuple[type[Warning], str]]:
-    """Say where the fit cannot be trusted."""
-    notes: list[tuple[type[Warning], str]] = []
-    k = mixture.n_components
-    if not converged:
-        notes.append(
-            (
-                ConvergenceWarning,
-                f"the likelihood still rose after {n_passes} refinement passes: raise max_iter",
-            )
-        )
-    if not agreed and k > 1:
-        rank = rank_above(spectrum.values, spectrum.edge)
-        notes.append(
-            (
-                ComponentWarning,
-                "no two restarts of the clustering agreed on the best components, and "
-                f"{rank} of {len(spectrum.values)} directions rise above the noise edge "
-                f"({spectrum.edge:.3g}): the result may be a local optimum. Raise n_restarts, "
-                "lower n_components, or add tasks",
-            )
-        )
-    empty = np.flatnonzero(mixture.weights * n_tasks < 1)
-    if empty.size:
-        notes.append(
-            (
-                ComponentWarning,
-                f"{empty.size} of {k} components hold less than one task: "
-                f"the data support at most {k - empty.size} components",
-            )
-        )
-    distance = scipy.spatial.distance.pdist(spectrum.standardiser.coef_from_frame(mixture.coef))
-    noise = np.sqrt(mixture.noise_variance.max())
-    close = int(np.count_nonzero(distance < 1e-3 * noise))
-    if close:
-        notes.append(
-            (ComponentWarning, f"{close} pairs of the {k} components are the same regression")
-        )
-    return notes

@@ -63,6 +63,7 @@ def test_planted_truth_is_found(easy_tasks, fitted):
         {"pairs": 3},
         {"assignment": "hard"},
         {"n_heavy": 100},
+        {"sample_split": True},
     ],
 )
 def test_every_way_finds_it(easy_tasks, options):

@@ -156,6 +156,44 @@ class Frame:
         )
 
 
+def hash64(keys: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:
+    """Hash each key (SplitMix64, Steele, Lea, Flood 2014): random bits that depend on no order."""
+    # the seed's share in Python's integers: NumPy warns when a scalar wraps round, as this must
+    z = keys.astype(np.uint64) + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several disjoint random parts of the tasks, fixed by the seed and a task's place.
+
+    Attributes
+    ----------
+    index, n_parts : int
+        Part `index` of `n_parts`.
+    seed : int
+    """
+
+    index: int
+    n_parts: int
+    seed: int
+
+    def holds(self, start: int, stop: int) -> NDArray[np.bool_]:
+        """Whether each of the tasks at places ``start:stop`` is in the part."""
+        place = np.arange(start, stop)
+        inside: NDArray[np.bool_] = hash64(place, self.seed) % np.uint64(self.n_parts) == self.index
+        return inside
+
+
+def tasks_in(part: Part | None, block: TaskBlock) -> NDArray[np.bool_]:
+    """Whether each task of a block is in `part`; all are if it is None."""
+    if part is None:
+        return np.ones(block.n_tasks, dtype=bool)
+    return part.holds(block.first_task, block.first_task + block.n_tasks)
+
+
 def segment_matrix(
     offsets: NDArray[np.int64], values: NDArray[np.floating]
 ) -> scipy.sparse.csr_array:

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from daskmlr.errors import InputError
-from daskmlr.kernels.blocks import segment_matrix
+from daskmlr.kernels.blocks import hash64, segment_matrix, tasks_in
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from daskmlr.kernels.blocks import Frame, TaskBlock
+    from daskmlr.kernels.blocks import Frame, Part, TaskBlock
 
 ALL_PAIRS = 0
 SPLIT = 2
@@ -46,7 +46,7 @@ class Moments:
     pairs : float
         Weighted number of ordered pairs in `cross`.
     n_rows, n_tasks, n_paired : int
-        Examples, tasks, and tasks with two examples or more.
+        Examples, tasks, and tasks with two examples or more that count.
     """
 
     gram: NDArray[np.float64]
@@ -72,17 +72,18 @@ def task_weight(sizes: NDArray[np.int64], signal_share: float) -> NDArray[np.flo
 
 
 def random_signs(keys: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
-    """Return +1 or -1 for each key by a counter-based hash (SplitMix64): no order matters."""
-    # the seed's share in Python's integers: NumPy warns when a scalar wraps round, as this must
-    z = keys.astype(np.uint64) + np.uint64((seed + 1) * 0x9E3779B97F4A7C15 % 2**64)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z ^= z >> np.uint64(31)
-    return 1.0 - 2.0 * (z >> np.uint64(63)).astype(np.float64)
+    """Return +1 or -1 for each key, in whatever order they come."""
+    return 1.0 - 2.0 * (hash64(keys, seed) >> np.uint64(63)).astype(np.float64)
 
 
 def moments_from_block(
-    block: TaskBlock, frame: Frame, *, groups: int, signal_share: float, seed: int
+    block: TaskBlock,
+    frame: Frame,
+    *,
+    groups: int,
+    signal_share: float,
+    seed: int,
+    part: Part | None = None,
 ) -> Moments:
     """Sum the moments of one block.
 
@@ -98,6 +99,8 @@ def moments_from_block(
         See `task_weight`.
     seed : int
         Of the random signs of the null.
+    part : Part, optional
+        Only its tasks count for `cross` and `null`.
 
     Raises
     ------
@@ -126,7 +129,7 @@ def moments_from_block(
         rows = frame.augment(piece)
         gram += rows.T @ rows
         sizes = piece.sizes
-        weight = task_weight(sizes, signal_share)
+        weight = np.where(tasks_in(part, piece), task_weight(sizes, signal_share), 0.0)
         root = np.repeat(np.sqrt(weight), sizes) * rows[:, -1]
         task, bounds = _group_bounds(piece, groups)
         sums = _group_sums(rows, root, bounds, groups)
@@ -140,7 +143,7 @@ def moments_from_block(
         null -= own
         pairs += float(weight @ (sizes.astype(np.float64) ** 2))
         pairs -= float(weight[task] @ (np.diff(bounds).astype(np.float64) ** 2))
-    n_paired = int(np.count_nonzero(block.sizes > 1))
+    n_paired = int(np.count_nonzero((block.sizes > 1) & tasks_in(part, block)))
     return Moments(gram, cross, null, pairs, block.n_rows, block.n_tasks, n_paired)
 
 

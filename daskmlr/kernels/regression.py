@@ -19,11 +19,12 @@ from daskmlr.kernels.assignment import (
     posterior,
     squared_residuals,
 )
+from daskmlr.kernels.blocks import tasks_in
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from daskmlr.kernels.blocks import Frame, TaskBlock
+    from daskmlr.kernels.blocks import Frame, Part, TaskBlock
     from daskmlr.kernels.standardise import Standardiser
 
 # Posteriors below this leave a component's sums out: they move no digit that matters and would
@@ -46,8 +47,9 @@ class ComponentSums:
     mass : ndarray of shape (k,), float64
         Sum of the posteriors of the tasks.
     log_likelihood : float
-        Of all tasks, at the parameters the pass was given.
+        Of the tasks that count, at the parameters the pass was given.
     n_rows, n_tasks : int
+        Examples and tasks that count.
     """
 
     gram: NDArray[np.float64]
@@ -58,7 +60,12 @@ class ComponentSums:
 
 
 def sums_from_block(
-    block: TaskBlock, frame: Frame, mixture: Mixture, *, assign: Literal["soft", "hard"]
+    block: TaskBlock,
+    frame: Frame,
+    mixture: Mixture,
+    *,
+    assign: Literal["soft", "hard"],
+    part: Part | None = None,
 ) -> ComponentSums:
     """Assign the tasks of a block and sum each component's normal equations.
 
@@ -69,21 +76,27 @@ def sums_from_block(
     mixture : Mixture
     assign : {"soft", "hard"}
         Weight by the posterior, or count only the likeliest component (Algorithm 4 of the paper).
+    part : Part, optional
+        Only its tasks count.
     """
     d, k = block.n_features, mixture.n_components
     gram = np.zeros((k, d + 2, d + 2))
     mass = np.zeros(k)
-    total = 0.0
+    total, n_rows, n_tasks = 0.0, 0, 0
     for piece in block.pieces(max(256, PIECE_BYTES // (block.X.itemsize * (d + 2)))):
         rows = frame.augment(piece)
         rss = squared_residuals(rows, piece.offsets, mixture.coef)
         shares, log_likelihood = posterior(joint_log_likelihood(rss, piece.sizes, mixture))
         if assign == "hard":
             shares = np.eye(k)[shares.argmax(axis=1)]
-        total += float(log_likelihood.sum())
+        counted = tasks_in(part, piece)
+        shares *= counted[:, None]
+        total += float(log_likelihood @ counted)
         mass += shares.sum(axis=0)
+        n_rows += int(piece.sizes @ counted)
+        n_tasks += int(counted.sum())
         _add_grams(gram, rows, np.where(shares < NEGLIGIBLE, 0, shares), piece.sizes)
-    return ComponentSums(gram, mass, total, block.n_rows, block.n_tasks)
+    return ComponentSums(gram, mass, total, n_rows, n_tasks)
 
 
 def combine_sums(left: ComponentSums, right: ComponentSums) -> ComponentSums:
