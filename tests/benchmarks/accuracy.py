@@ -13,7 +13,7 @@ import argparse
 import tempfile
 import time
 import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,27 +183,31 @@ def _oracle_labels(block: TaskBlock, truth: MixtureTruth) -> dict[str, np.ndarra
     return {"label": oracle_assign(block, truth)}
 
 
+FIGURES = {
+    "accuracy": ".4f",
+    "oracle_accuracy": ".4f",
+    "accuracy_loss": "+.4f",
+    "error": ".4f",
+    "oracle_error": ".4f",
+    "error_ratio": ".2f",
+    "passes": ".0f",
+    "seconds": ".1f",
+    "warned": ".0f",
+}
 HEADER = (
     "| case | seed | accuracy | oracle | loss | error | oracle | ratio "
-    "| passes | seconds | converged | warnings |\n" + "|---" * 12 + "|"
+    "| passes | seconds | warnings | converged |\n" + "|---" * 12 + "|"
 )
 
 
-def row(case: str, seed: int | str, score: Score) -> str:
-    """One line of the table."""
-    return (
-        f"| {case} | {seed} | {score.accuracy:.4f} | {score.oracle_accuracy:.4f} "
-        f"| {score.accuracy_loss:+.4f} | {score.error:.4f} | {score.oracle_error:.4f} "
-        f"| {score.error_ratio:.2f} | {score.passes:.0f} | {score.seconds:.1f} "
-        f"| {score.converged:.0%} | {score.warned:.0f} |"
-    )
-
-
-def median(scores: Sequence[Score]) -> Score:
-    """Each figure's median; `converged` becomes the share that did."""
-    middle = {f.name: float(np.median([getattr(s, f.name) for s in scores])) for f in fields(Score)}
-    middle["converged"] = float(np.mean([s.converged for s in scores]))
-    return Score(**middle)  # type: ignore[arg-type]
+def row(case: str, seed: int | str, scores: Sequence[Score]) -> str:
+    """One line of the table: every figure's median, and the share of the fits that converged."""
+    middle = {
+        name: float(np.median([getattr(score, name) for score in scores])) for name in FIGURES
+    }
+    cells = [format(value, FIGURES[name]) for name, value in middle.items()]
+    converged = sum(score.converged for score in scores)
+    return f"| {case} | {seed} | {' | '.join(cells)} | {converged} of {len(scores)} |"
 
 
 def verdict(case: str, scores: Sequence[Score]) -> str:
@@ -239,8 +243,8 @@ def main(arguments: Iterable[str] | None = None) -> None:
                 score, notes = run_case(CASES[name], seed, Path(folder), yardstick=asked.yardstick)
             scores.append(score)
             remarks += [f"{name}, seed {seed}: {note}" for note in notes]
-            print(row(name, seed, score), flush=True)
-        print(row(name, "median", median(scores)), flush=True)
+            print(row(name, seed, [score]), flush=True)
+        print(row(name, "median", scores), flush=True)
         verdicts.append(verdict(name, scores))
     print("", *verdicts, *remarks, sep="\n")
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from daskmlr.graph.leaf import one_blas_thread
 from daskmlr.kernels.blocks import Frame, TaskBlock
 from daskmlr.kernels.clustering import linkage_labels, projected_from_block
 from daskmlr.kernels.metrics import label_accuracy, subspace_error
@@ -87,6 +88,7 @@ def clustering_accuracy(
     return label_accuracy(found, labels, n_components=k)
 
 
+@one_blas_thread()
 def measure(
     noise: float, seed: int, heavy_sizes: Iterable[int], methods: Iterable[Method]
 ) -> tuple[dict[tuple[Method, str, int], float], dict[str, float]]:

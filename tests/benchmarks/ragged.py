@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from daskmlr import simulate
 from daskmlr.synthetic import make_truth
-from tests.benchmarks.accuracy import HEADER, median, row, score_fit, seeds_argument
+from tests.benchmarks.accuracy import HEADER, row, score_fit, seeds_argument
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,7 +50,7 @@ def run_table(
 ) -> tuple[Score, list[str]]:
     """Simulate and score one table over all its tasks; the score and the warnings."""
     tasks = simulate(
-        folder / "tasks.daskmlr",
+        folder / f"{table}.daskmlr",
         truth=table_truth(table, seed),
         task_groups=[(n_tasks, SIZES)],
         random_state=seed,
@@ -76,8 +76,8 @@ def main(arguments: Iterable[str] | None = None) -> None:
                     score, notes = run_table(table, dtype, seed, Path(folder), n_tasks=asked.tasks)
                 scores.append(score)
                 remarks += [f"{table}, {dtype}, seed {seed}: {note}" for note in notes]
-                print(row(f"{table}, {dtype}", seed, score), flush=True)
-            print(row(f"{table}, {dtype}", "median", median(scores)), flush=True)
+                print(row(f"{table}, {dtype}", seed, [score]), flush=True)
+            print(row(f"{table}, {dtype}", "median", scores), flush=True)
     print("", *remarks, sep="\n")
 
 
