@@ -14,9 +14,9 @@ array           shape            holds
 
 ``n_rows*`` is ``n_blocks * block_rows``. ``attrs["daskmlr"]`` (`Facts`) holds the counts and is
 written last: it publishes what was written before. Arrays may be longer than the counts say, after
-an append that was stopped; readers go by the counts, and the next append writes over the surplus.
-Every chunk ends with its CRC32C. Fill values are impossible ones, so that a chunk that is missing
-is seen when it is read.
+an append that was killed; readers go by the counts, and the next append writes over the surplus.
+Every chunk ends with its CRC32C. Fill values are impossible ones, so that a plain Zarr reader too
+sees a chunk that is missing for what it is.
 """
 
 from __future__ import annotations
@@ -28,19 +28,31 @@ import numpy as np
 from numcodecs import Blosc
 from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
 
-from daskmlr.errors import IncompleteStoreError, StoreError
+from daskmlr.errors import StoreError
 
 KIND = "daskmlr-tasks"
 FORMAT_VERSION = 1
 ATTRIBUTE = "daskmlr"
 DTYPES = ("float32", "float64")
+DIMENSIONS = {
+    "x": ("row", "feature"),
+    "y": ("row",),
+    "task_size": ("task",),
+    "task_id": ("task",),
+    "block_tasks": ("block",),
+}
 # Below 32 MiB the allocator hands out the same memory again: reading is 2-4 times faster.
 BLOCK_BYTES = 16 << 20
+# What a store smaller than a block is given for its only one: less would make a later append
+# write a file for every few tasks.
+SMALLEST_BLOCK_BYTES = 1 << 18
+# Blosc takes no more than 2 GiB at once.
+LARGEST_BLOCK_BYTES = 1 << 30
 # Chunks of the per-task arrays: short, since reading one block reads the chunks its tasks lie in.
 TASK_CHUNK = 1 << 16
 BLOCK_CHUNK = 1 << 12
 # Refused as a task id, so that it can stand for one that is missing.
-MISSING_ID = np.iinfo(np.int64).min
+MISSING_ID = int(np.iinfo(np.int64).min)
 # A codec must make the first block so many times smaller to be worth its time.
 WORTH_COMPRESSING = 1.25
 WORTH_ZSTD = 1.2
@@ -77,35 +89,79 @@ class Facts:
 
         Raises
         ------
-        IncompleteStoreError
-            If they were never written.
         StoreError
-            If they are those of something else, of another version, or lack an entry.
+            If they are those of something else, of another version, or are damaged.
         """
         found = attrs.get(ATTRIBUTE)
-        if found is None:
-            raise IncompleteStoreError(
-                f"{where} is not a complete task store: its writer was stopped before it "
-                "published. Delete it and write it again"
+        kind = found.get("kind") if isinstance(found, dict) else None
+        if not isinstance(found, dict) or kind != KIND:
+            what = f"a {kind}" if kind else "some other Zarr group"
+            raise StoreError(
+                f"{where} is not a task store but {what}: give the path of a store that ingest or "
+                "simulate wrote"
             )
-        if found.get("kind") != KIND:
-            raise StoreError(f"{where} is not a task store but a {found.get('kind')}")
         if found.get("format_version") != FORMAT_VERSION:
             raise StoreError(
                 f"{where} has format version {found.get('format_version')}, this daskmlr reads "
                 f"{FORMAT_VERSION}: use the daskmlr that wrote it, or write the store again"
             )
-        lacking = [f.name for f in fields(cls) if f.name not in found]
-        if lacking:
-            raise StoreError(f"{where} lacks the attributes {lacking}: it is damaged")
-        return cls(**{f.name: found[f.name] for f in fields(cls)})
+        entries: dict[str, Any] = {f.name: found.get(f.name) for f in fields(cls)}
+        facts = cls(**entries)
+        wrong = [name for name in entries if name not in found] or facts._impossible()
+        if wrong:
+            raise StoreError(
+                f"{where} has no usable attributes {wrong}: restore its zarr.json, or write the "
+                "store again"
+            )
+        return facts
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape that the counts give to an array."""
+        rows = self.n_blocks * self.block_rows
+        return {
+            "x": (rows, len(self.feature_names)),
+            "y": (rows,),
+            "task_size": (self.n_tasks,),
+            "task_id": (self.n_tasks,),
+            "block_tasks": (self.n_blocks + 1,),
+        }[name]
+
+    def chunks(self, name: str) -> tuple[int, ...]:
+        """Return the shape of an array's chunks."""
+        if name in ("x", "y"):
+            return (self.block_rows, *self.shape(name)[1:])
+        return (BLOCK_CHUNK if name == "block_tasks" else TASK_CHUNK,)
+
+    def _impossible(self) -> list[str]:
+        """Name the attributes that no writer would have written."""
+        names = self.feature_names
+        counts = ("n_tasks", "n_rows", "n_blocks", "block_rows")
+        lists = ("feature_names", "feature_mean", "feature_scale")
+        possible = {
+            **{name: _is_count(getattr(self, name)) for name in counts},
+            "dtype": self.dtype in DTYPES,
+            "codec": self.codec in ("none", *_LEVEL),
+            **{
+                name: isinstance(names, list)
+                and isinstance(getattr(self, name), list)
+                and len(getattr(self, name)) == len(names) > 0
+                for name in lists
+            },
+        }
+        return [name for name, holds in possible.items() if not holds]
 
 
-def missing_value(name: str, *, text: bool = False) -> int | str:
-    """Fill value of a per-task array: never a true value, so that a missing chunk shows."""
-    if text:
-        return ""
-    return int(MISSING_ID) if name == "task_id" else -1
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and value > 0
+
+
+def missing_value(name: str, *, text: bool = False) -> float | int | str:
+    """Fill value of an array: never a true value."""
+    if name in ("x", "y"):
+        return float("nan")
+    if name == "task_id":
+        return "" if text else MISSING_ID
+    return -1
 
 
 def choose_codec(sample: np.ndarray) -> str:
@@ -113,17 +169,19 @@ def choose_codec(sample: np.ndarray) -> str:
 
     Random floats do not compress; columns of a real table often do.
     """
-    raw = sample.nbytes
-    small = {
-        name: len(Blosc(cname=name, clevel=level, shuffle=Blosc.SHUFFLE).encode(sample))
-        for name, level in _LEVEL.items()
-    }
+    sample = sample[: max(BLOCK_BYTES // sample[:1].nbytes, 1)]
+    small = {name: len(compressor(name).encode(sample)) for name in _LEVEL}
     best = "zstd" if small["lz4"] > WORTH_ZSTD * small["zstd"] else "lz4"
-    return best if raw > WORTH_COMPRESSING * small[best] else "none"
+    return best if sample.nbytes > WORTH_COMPRESSING * small[best] else "none"
+
+
+def compressor(codec: str) -> Blosc:
+    """Return the Blosc compressor of that name."""
+    return Blosc(cname=codec, clevel=_LEVEL[codec], shuffle=Blosc.SHUFFLE)
 
 
 def codecs(codec: str, itemsize: int) -> list[Any]:
-    """Bytes-to-bytes codecs of a chunk of floats: the chosen compressor, then the checksum."""
+    """Bytes-to-bytes codecs of a chunk: the chosen compressor, then the checksum."""
     if codec == "none":
         return [Crc32cCodec()]
     blosc = BloscCodec(
@@ -134,5 +192,5 @@ def codecs(codec: str, itemsize: int) -> list[Any]:
 
 def describe_codec(codec: str) -> str:
     """Say the codec in words."""
-    compressor = "uncompressed" if codec == "none" else f"Blosc {codec} with byte shuffle"
-    return f"{compressor}, CRC32C for every chunk"
+    how = "uncompressed" if codec == "none" else f"Blosc {codec} with byte shuffle"
+    return f"{how}, CRC32C for every chunk"

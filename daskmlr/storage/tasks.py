@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
-from daskmlr.errors import DamagedStoreError, StoreError
+from daskmlr.errors import DamagedStoreError, IncompleteStoreError, StoreError
 from daskmlr.kernels.blocks import TaskBlock
 from daskmlr.storage import layout
+from daskmlr.storage.chunks import read_chunk
 
 if TYPE_CHECKING:
     import os
@@ -19,16 +20,20 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+# Decoded chunks of per-task arrays that a store keeps: blocks in a row find their tasks there.
+CHUNKS_KEPT = 8
+
 
 class TaskStore:
     """A task store on disk; open one with `open_tasks`.
 
     Cheap to pickle (by its path) and to open, and read-only: it sees the tasks that were published
-    when it was opened.
+    when it was opened. Any number of threads may read it.
 
     Attributes
     ----------
     path : str
+        Absolute.
     n_tasks, n_rows, n_features, n_blocks, block_rows : int
         Tasks, examples, covariates, blocks, and rows that a block has room for.
     dtype : numpy dtype
@@ -38,6 +43,7 @@ class TaskStore:
     feature_mean, feature_scale : ndarray of shape (n_features,), float64
         Mean and standard deviation over all examples, in the feature's units.
     target_mean, target_scale : float
+        Likewise, in the target's units.
     encoding : dict or None
         How the features were made of a table's columns.
     provenance : list of dict
@@ -50,15 +56,16 @@ class TaskStore:
         self.path = path
         self.facts = facts
         self._group = group
-        self._codec = facts.codec
+        self._arrays: dict[str, zarr.Array] = {}
+        self._kept_chunk = lru_cache(CHUNKS_KEPT)(self._chunk)
         self.n_tasks, self.n_rows = facts.n_tasks, facts.n_rows
         self.n_blocks, self.block_rows = facts.n_blocks, facts.block_rows
         self.dtype = np.dtype(facts.dtype)
         self.feature_names = tuple(facts.feature_names)
         self.n_features = len(self.feature_names)
         self.target_name, self.task_name = facts.target_name, facts.task_name
-        self.feature_mean = np.array(facts.feature_mean)
-        self.feature_scale = np.array(facts.feature_scale)
+        self.feature_mean = np.array(facts.feature_mean, dtype=np.float64)
+        self.feature_scale = np.array(facts.feature_scale, dtype=np.float64)
         self.target_mean, self.target_scale = facts.target_mean, facts.target_scale
         self.encoding, self.provenance = facts.encoding, facts.provenance
 
@@ -78,8 +85,8 @@ class TaskStore:
 
     @property
     def codec(self) -> str:
-        """How chunks are encoded, in words."""
-        return layout.describe_codec(self._codec)
+        """How the chunks of examples are encoded, in words."""
+        return layout.describe_codec(self.facts.codec)
 
     @property
     def nbytes(self) -> int:
@@ -89,39 +96,53 @@ class TaskStore:
     @property
     def nbytes_stored(self) -> int:
         """Bytes on disk of all arrays."""
-        return sum(int(array.nbytes_stored()) for _, array in self._group.arrays())
+        return sum(int(self._array(name).nbytes_stored()) for name in layout.DIMENSIONS)
 
     @cached_property
     def block_tasks(self) -> NDArray[np.int64]:
         """First task of each block, and their number: shape (n_blocks + 1,)."""
-        return self._per_task("block_tasks", 0, self.n_blocks + 1).astype(np.int64)
+        first = self._entries("block_tasks", 0, self.n_blocks + 1)
+        if first[0] != 0 or first[-1] != self.n_tasks or (np.diff(first) < 1).any():
+            raise DamagedStoreError(
+                f"{self.path}/block_tasks does not cut {self.n_tasks} tasks into blocks: restore "
+                "it, or write the store again"
+            )
+        return first
 
     def task_sizes(self, start: int = 0, stop: int | None = None) -> NDArray[np.int32]:
-        """Examples of tasks ``start:stop``, shape (stop - start,), int32."""
-        return self._per_task("task_size", start, self.n_tasks if stop is None else stop)
+        """Examples of tasks ``start:stop`` (as in a slice), int32.
+
+        Raises
+        ------
+        DamagedStoreError
+            If a chunk is missing, cut short, or does not match its checksum.
+        """
+        return self._entries("task_size", *slice(start, stop).indices(self.n_tasks)[:2])
 
     def task_ids(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Keys of tasks ``start:stop``: int64, or str objects."""
-        return self._per_task("task_id", start, self.n_tasks if stop is None else stop)
+        """Keys of tasks ``start:stop`` (as in a slice): int64, or str objects.
+
+        Raises
+        ------
+        DamagedStoreError
+            If a chunk is missing, cut short, or does not match its checksum.
+        """
+        return self._entries("task_id", *slice(start, stop).indices(self.n_tasks)[:2])
 
     def read_block(self, index: int) -> TaskBlock:
-        """Read one block.
+        """Read one block; its arrays belong to the caller.
 
         Raises
         ------
         IndexError
             If there is no such block.
         DamagedStoreError
-            If its chunk is missing, cut short, or does not match its checksum.
+            If one of its chunks is missing, cut short, or does not match its checksum.
         """
-        if not 0 <= index < self.n_blocks:
-            raise IndexError(f"block {index} of {self.n_blocks}")
-        first, last = (int(v) for v in self.block_tasks[index : index + 2])
-        sizes = self.task_sizes(first, last)
-        offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-        rows = slice(index * self.block_rows, index * self.block_rows + int(offsets[-1]))
-        X, y = (self._floats(name, rows, index) for name in ("x", "y"))
-        return TaskBlock(X, y, offsets, first)
+        offsets = self._offsets(index)
+        n_rows = int(offsets[-1])
+        X, y = (self._chunk(name, index)[:n_rows] for name in ("x", "y"))
+        return TaskBlock(X, y, offsets, int(self.block_tasks[index]))
 
     def validate(self, *, deep: bool = False) -> None:
         """Check that the arrays agree with each other; `deep` reads every chunk too.
@@ -131,66 +152,107 @@ class TaskStore:
         DamagedStoreError
             Naming what is wrong.
         """
-        rows = self.n_blocks * self.block_rows
-        for name, least in (
-            ("x", rows),
-            ("y", rows),
-            ("task_size", self.n_tasks),
-            ("task_id", self.n_tasks),
-            ("block_tasks", self.n_blocks + 1),
-        ):
-            length = self._group[name].shape[0] if name in self._group else 0
-            if length < least:
-                raise DamagedStoreError(f"{self.path}/{name} has {length} of {least} entries")
-        first = self.block_tasks
-        if first[0] != 0 or first[-1] != self.n_tasks or (np.diff(first) < 1).any():
-            raise DamagedStoreError(f"{self.path}/block_tasks does not cut {self.n_tasks} tasks")
+        for name in layout.DIMENSIONS:
+            self._array(name)
         total = 0
         for index in range(self.n_blocks):
-            used = int(self.task_sizes(int(first[index]), int(first[index + 1])).sum())
-            if not 0 < used <= self.block_rows:
-                raise DamagedStoreError(f"block {index} of {self.path} claims {used} rows")
-            total += used
+            total += int(self._offsets(index)[-1])
             if deep:
-                self.read_block(index)
-                self.task_ids(int(first[index]), int(first[index + 1]))
+                block = self.read_block(index)
+                self.task_ids(block.first_task, block.first_task + block.n_tasks)
         if total != self.n_rows:
             raise DamagedStoreError(f"{self.path}/task_size adds up to {total}, not {self.n_rows}")
 
-    def _floats(self, name: str, rows: slice, index: int) -> NDArray[np.floating]:
-        values = self._read(name, rows, f"block {index}")
-        if np.isnan(values[:1]).any():
+    def _offsets(self, index: int) -> NDArray[np.int64]:
+        """First row of each task of a block, and the number of rows."""
+        if not 0 <= index < self.n_blocks:
+            raise IndexError(f"there is no block {index} among the {self.n_blocks} of {self.path}")
+        sizes = self.task_sizes(*(int(task) for task in self.block_tasks[index : index + 2]))
+        offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        if sizes.min() < 1 or offsets[-1] > self.block_rows:
             raise DamagedStoreError(
-                f"chunk {index} of {self.path}/{name} is missing: restore it, or write the store "
-                "again"
+                f"{self.path}/task_size gives block {index} {offsets[-1]} rows in tasks of "
+                f"{sizes.min()} and more, it has room for {self.block_rows}: restore it, or write "
+                "the store again"
             )
-        return values
+        return offsets
 
-    def _per_task(self, name: str, start: int, stop: int) -> NDArray[Any]:
-        values = self._read(name, slice(start, stop), f"entries {start}:{stop}")
-        missing = values == layout.missing_value(name, text=values.dtype.kind != "i")
-        if missing.any():
-            chunk = (start + int(np.argmax(missing))) // int(self._group[name].chunks[0])
-            raise DamagedStoreError(
-                f"chunk {chunk} of {self.path}/{name} is missing: restore it, or write the store "
-                "again"
-            )
-        return values
+    def _entries(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        """Copy entries ``start:stop`` of a per-task array out of its chunks."""
+        if stop <= start:
+            return self._kept_chunk(name, 0)[:0]
+        length = self.facts.chunks(name)[0]
+        parts = [
+            self._kept_chunk(name, chunk)[max(start - chunk * length, 0) : stop - chunk * length]
+            for chunk in range(start // length, (stop - 1) // length + 1)
+        ]
+        return np.concatenate(parts)
 
-    def _read(self, name: str, where: slice, what: str) -> NDArray[Any]:
+    def _chunk(self, name: str, index: int) -> NDArray[Any]:
+        """Read one chunk of an array, cut along its first axis."""
+        array = self._array(name)
         try:
-            return np.asarray(self._group[name][where])
+            if array.dtype.kind not in "if":
+                return self._text_chunk(array, index)
+            path = Path(self.path, name, array.metadata.encode_chunk_key((index, 0)[: array.ndim]))
+            codec = self.facts.codec if name in ("x", "y") else "none"
+            return read_chunk(path, array.chunks, array.dtype, codec)
+        except FileNotFoundError:
+            reason: object = "it is missing"
         except (MemoryError, OSError):
-            raise
+            raise  # of the machine, not of the store
+        except Exception as error:  # codecs raise many kinds
+            reason = error
+        what = "block" if name in ("x", "y") else "chunk"
+        raise DamagedStoreError(
+            f"{what} {index} of {self.path}/{name} is damaged: {reason}. Restore the file, or "
+            "write the store again"
+        )
+
+    def _text_chunk(self, array: zarr.Array, index: int) -> NDArray[Any]:
+        length = array.chunks[0]
+        texts = np.asarray(array[index * length : (index + 1) * length]).astype(object)
+        if texts[0] == layout.missing_value("task_id", text=True):
+            raise FileNotFoundError
+        return texts
+
+    def _array(self, name: str) -> zarr.Array:
+        """Open an array once, and check that it is the one that the attributes speak of."""
+        if name in self._arrays:
+            return self._arrays[name]
+        try:
+            array = self._group[name]
+            shape, chunks = array.shape, array.chunks
+            kind = array.dtype.name if array.dtype.kind in "if" else "text"
+        except KeyError:
+            raise DamagedStoreError(
+                f"{self.path}/{name} is missing: restore it, or write the store again"
+            ) from None
         except Exception as error:
             raise DamagedStoreError(
-                f"{what} of {self.path}/{name} cannot be read ({error}): a chunk is damaged. "
-                "Restore it, or write the store again"
+                f"{self.path}/{name} has metadata that cannot be read ({error}): restore its "
+                "zarr.json, or write the store again"
             ) from error
+        wanted, pieces = self.facts.shape(name), self.facts.chunks(name)
+        kinds = {"task_size": ("int32",), "task_id": ("int64", "text"), "block_tasks": ("int64",)}
+        if (
+            shape[0] < wanted[0]
+            or (shape[1:], chunks) != (wanted[1:], pieces)
+            or kind not in kinds.get(name, (self.dtype.name,))
+        ):
+            raise DamagedStoreError(
+                f"{self.path}/{name} is a {kind} array of shape {shape} in chunks of {chunks}, the "
+                f"store's attributes ask for {wanted} in chunks of {pieces}: restore its "
+                "zarr.json, or write the store again"
+            )
+        self._arrays[name] = array
+        return array
 
 
 def open_tasks(path: str | os.PathLike[str]) -> TaskStore:
     """Open a complete task store for reading.
+
+    A process opens a store once, and again when something was appended to it.
 
     Parameters
     ----------
@@ -202,24 +264,45 @@ def open_tasks(path: str | os.PathLike[str]) -> TaskStore:
         If there is no task store at `path`, or one of another format.
     IncompleteStoreError
         If its writer was stopped before it published.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from daskmlr.storage.writing import create_tasks
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with create_tasks(f"{folder}/tasks", feature_names=["x"]) as writer:
+    ...         writer.write([[1.0], [2.0], [3.0]], [0.0, 1.0, 0.0], [2, 1])
+    ...     tasks = open_tasks(f"{folder}/tasks")
+    ...     tasks.n_tasks, tasks.read_block(0).y.tolist()
+    (2, [0.0, 1.0, 0.0])
     """
-    metadata = Path(path) / "zarr.json"
+    root = Path(path).absolute()
     try:
-        changed = metadata.stat().st_mtime_ns
+        now = (root / "zarr.json").stat()
     except FileNotFoundError:
-        what = "is not a Zarr v3 group" if Path(path).exists() else "does not exist"
+        what = "is not a Zarr v3 group" if root.exists() else "does not exist"
         raise StoreError(
             f"there is no task store at {path}: it {what}. Write one with ingest or simulate"
         ) from None
     except NotADirectoryError:
-        raise StoreError(f"{path} is a file, not a task store") from None
-    return _open(str(path), changed)
+        raise StoreError(
+            f"{path} is a file, not a task store: write one from it with ingest"
+        ) from None
+    # a file that replaced another within one tick of the clock differs in the other two
+    return _open(str(root), (now.st_mtime_ns, now.st_size, now.st_ino))
 
 
 @lru_cache(maxsize=64)
-def _open(path: str, changed: int) -> TaskStore:  # noqa: ARG001 - a store that changed is read anew
+def _open(path: str, version: tuple[int, ...]) -> TaskStore:  # noqa: ARG001 - keys the cache
     try:
         group = zarr.open_group(path, mode="r", zarr_format=3)
+        attrs = dict(group.attrs)
     except Exception as error:
         raise StoreError(f"{path} is not a task store: {error}") from error
-    return TaskStore(path, group, layout.Facts.from_attrs(dict(group.attrs), path))
+    entries = {entry.name for entry in Path(path).iterdir()} - {"zarr.json"}
+    if not attrs and entries <= set(layout.DIMENSIONS):
+        raise IncompleteStoreError(
+            f"{path} is not a complete task store: its writer was stopped before it published. "
+            "Delete it and write it again"
+        )
+    return TaskStore(path, group, layout.Facts.from_attrs(attrs, path))
