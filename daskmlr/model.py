@@ -62,6 +62,20 @@ class Model:
         Stages in order, with their seconds and, for refinement passes, the log-likelihood.
     notes : tuple of str
         What the fit warned of.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from daskmlr import MixedLinearRegression
+    >>> X, groups = np.random.default_rng(0).normal(size=(400, 1)), np.repeat(np.arange(100), 4)
+    >>> y = np.where(groups % 2, 2.0, -1.0) * X[:, 0]
+    >>> fitted = MixedLinearRegression(2, random_state=0).fit(X, y, groups=groups).model_
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fitted.save(f"{folder}/model")
+    ...     model = Model.load(f"{folder}/model")
+    >>> np.sort(model.coef[:, 0]).round(6).tolist()
+    [-1.0, 2.0]
     """
 
     coef: NDArray[np.float64]

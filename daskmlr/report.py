@@ -64,7 +64,7 @@ def sufficiency(counts: NDArray[np.int64], n_features: int, n_components: int) -
     --------
     >>> counts = np.bincount([8] * 100_000 + [32] * 500)
     >>> sufficiency(counts, 10, 4)
-    Sufficiency(n_components=4, light=8, heavy=8)
+    Sufficiency(n_components=4, light=8, heavy=2)
     """
     k = n_components
     t = np.arange(len(counts))

@@ -62,11 +62,14 @@ def reduce_tasks(
 
     Examples
     --------
-    >>> from daskmlr import open_tasks, reduce_tasks, simulate
-    >>> tasks = simulate("/tmp/doctest-reduce.daskmlr", n_components=2, n_features=3,
-    ...                  task_groups=[(100, 5)], random_state=0)  # doctest: +SKIP
-    >>> reduce_tasks(tasks, lambda block: float((block.y**2).sum()),
-    ...              lambda left, right: left + right)  # doctest: +SKIP
+    >>> import tempfile
+    >>> from daskmlr import simulate
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tasks = simulate(
+    ...         f"{folder}/tasks", n_components=2, n_features=3, task_groups=[(100, 5)], random_state=0
+    ...     )
+    ...     reduce_tasks(tasks, lambda block: block.n_rows, lambda left, right: left + right)
+    500
     """
     with connect(client) as runner:
         graph = _reduction(tasks, from_block, combine, args, name)
@@ -108,6 +111,18 @@ def map_tasks(
         If `out` exists.
     InputError
         If a column has not one row per task, or `out` has another suffix.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from daskmlr import simulate
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tasks = simulate(
+    ...         f"{folder}/tasks", n_components=2, n_features=3, task_groups=[(100, 5)], random_state=0
+    ...     )
+    ...     rows = map_tasks(tasks, lambda block: {"size": block.sizes}, None)
+    >>> rows["task"][:3].tolist(), rows["size"][:3].tolist()
+    ([0, 1, 2], [5, 5, 5])
     """
     if out is None:
         parts = reduce_tasks(
