@@ -66,7 +66,8 @@ def reduce_tasks(
     >>> from daskmlr import simulate
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     tasks = simulate(
-    ...         f"{folder}/tasks", n_components=2, n_features=3, task_groups=[(100, 5)], random_state=0
+    ...         f"{folder}/tasks", n_components=2, n_features=3, task_groups=[(100, 5)],
+    ...         random_state=0,
     ...     )
     ...     reduce_tasks(tasks, lambda block: block.n_rows, lambda left, right: left + right)
     500
@@ -118,7 +119,8 @@ def map_tasks(
     >>> from daskmlr import simulate
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     tasks = simulate(
-    ...         f"{folder}/tasks", n_components=2, n_features=3, task_groups=[(100, 5)], random_state=0
+    ...         f"{folder}/tasks", n_components=2, n_features=3, task_groups=[(100, 5)],
+    ...         random_state=0,
     ...     )
     ...     rows = map_tasks(tasks, lambda block: {"size": block.sizes}, None)
     >>> rows["task"][:3].tolist(), rows["size"][:3].tolist()

@@ -82,6 +82,17 @@ def simulate(
         If the store or its truth exist already.
     NoSpaceError
         If the disk is full; neither is left behind.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tasks = simulate(
+    ...         f"{folder}/tasks", n_components=2, n_features=3, task_groups=[(100, 5)],
+    ...         random_state=0,
+    ...     )
+    >>> tasks.n_tasks, tasks.n_rows, tasks.feature_names
+    (100, 500, ('x0', 'x1', 'x2'))
     """
     draw = checked_draw(truth, truth_parameters, task_groups, random_state, dtype, noise_dof)
     _check_ids(ids)

@@ -265,6 +265,19 @@ def load_truth(store: str | Path) -> tuple[MixtureTruth, NDArray[np.int16]]:
         If there is no truth there (only `simulate` makes one), or it is of another format.
     DamagedStoreError
         If an array cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from daskmlr import simulate
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tasks = simulate(
+    ...         f"{folder}/tasks", n_components=2, n_features=3, task_groups=[(100, 5)],
+    ...         random_state=0,
+    ...     )
+    ...     truth, labels = load_truth(tasks.path)
+    >>> truth.coef.shape, labels.shape
+    ((2, 3), (100,))
     """
     content = load_group(truth_path(store), kind=KIND, version=TRUTH_FORMAT)
     arrays = {name: content[name] for name in ARRAYS}
