@@ -89,8 +89,9 @@ def fit_notes(
             )
         )
     distance = pdist(spectrum.standardiser.coef_from_frame(mixture.coef))
-    noise = np.sqrt(mixture.noise_variance.max())
-    close = int(np.count_nonzero(distance < 1e-3 * noise))
+    negligible = 1e-3 * np.sqrt(mixture.noise_variance.max())
+    negligible += 1e-9 * np.linalg.norm(spectrum.frame.offset)
+    close = int(np.count_nonzero(distance < negligible))
     if close:
         notes.append(
             (ComponentWarning, f"{close} pairs of the {k} components are the same regression")

@@ -328,6 +328,11 @@ def _check_options(tasks: TaskStore, options: FitOptions) -> None:
             f"n_components={k} is more than the {tasks.n_tasks} tasks of {tasks.path}: "
             "a component needs a task"
         )
+    if tasks.target_scale <= np.finfo(tasks.dtype).eps * abs(tasks.target_mean):
+        raise InputError(
+            f"the target {tasks.target_name!r} is {tasks.target_mean:g} in every example of "
+            f"{tasks.path}: there is nothing to explain"
+        )
 
 
 def _check_memory(tasks: TaskStore, options: FitOptions, runner: Runner) -> None:

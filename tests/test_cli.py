@@ -145,6 +145,11 @@ class TestBadInput:
         store = write(tmp_path / "t", X, np.full(20, 3), ["a", "b", "c"], dtype=dtype)
         assert "features 'a', 'c' are collinear" in self.refused_fit(store, tmp_path)
 
+    def test_a_constant_target(self, X, tmp_path):
+        with create_tasks(tmp_path / "t", feature_names=["a", "b", "c"]) as writer:
+            writer.write(X, np.full(60, 2.5), np.full(20, 3))
+        assert "target 'y' is 2.5 in every example" in self.refused_fit(tmp_path / "t", tmp_path)
+
     def test_fewer_examples_than_features(self, X, tmp_path):
         store = write(tmp_path / "t", X[:3], [3])
         said = self.refused_fit(store, tmp_path, "--n-components", 1)
