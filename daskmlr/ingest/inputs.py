@@ -1,0 +1,338 @@
+"""What the user names as input becomes Parquet files that the engine reads."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import gzip
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from dask.base import is_dask_collection
+
+from daskmlr.encoding import check_columns
+from daskmlr.errors import InputError
+from daskmlr.ingest.engine import check_space, literal, quoted
+from daskmlr.storage.publish import no_space_named
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from daskmlr.ingest.engine import Engine
+
+PARQUET = (".parquet", ".pq")
+CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+# Fields of a text file that stand for a missing value.
+MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None", "<NA>")
+CATEGORY = "category of "
+DELIMITERS = (",", ";", "\t", "|")
+GROUP_ROWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Parquet files of one schema.
+
+    Attributes
+    ----------
+    files : tuple of Path
+        In the order of their rows.
+    names : tuple of str
+        What the user calls each.
+    provenance : tuple of str
+        What the user gave.
+    untyped : bool
+        The files come from CSV: every column is text.
+    kinds : dict of str to str
+        Columns in order; "number", "text", "time", either of the first two with "category of "
+        before it, "nothing" (no value at all), or the name of a type that cannot be used.
+    """
+
+    files: tuple[Path, ...]
+    names: tuple[str, ...]
+    provenance: tuple[str, ...]
+    untyped: bool
+    kinds: dict[str, str]
+
+
+def match_files(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """Files that paths, folders and globs stand for: in the order given, each sorted by name.
+
+    Raises
+    ------
+    InputError
+        If there is none, one is named twice, or they are of several formats.
+    """
+    given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    files = [file for path in given for file in _match(str(path))]
+    if not files:
+        raise InputError("no input was given: name files, folders or globs")
+    twice = {str(file) for file in files if files.count(file) > 1}
+    if twice:
+        raise InputError(f"named more than once among the inputs: {', '.join(sorted(twice))}")
+    formats = {_format(file) for file in files}
+    if len(formats) > 1:
+        raise InputError("the inputs are both Parquet and CSV: ingest one format at a time")
+    return files
+
+
+def open_inputs(inputs: Any, columns: Sequence[str] | None, engine: Engine) -> Inputs:
+    """Find the files, or write a data frame or CSV to temporary ones, and check the schemas.
+
+    Parameters
+    ----------
+    inputs : path, sequence of paths, pandas or dask DataFrame
+    columns : sequence of str, optional
+        The columns that are needed; by default all.
+    engine : Engine
+
+    Raises
+    ------
+    InputError
+    NoSpaceError
+    """
+    if isinstance(inputs, pd.DataFrame):
+        return _of_pandas(inputs, columns, engine)
+    if is_dask_collection(inputs):
+        return _of_dask(inputs, columns, engine)
+    found = match_files(inputs)
+    names = tuple(str(file) for file in found)
+    untyped = _format(found[0]) == "csv"
+    files = _of_csv(found, columns, engine) if untyped else found
+    return _checked(files, names, names, columns, untyped=untyped)
+
+
+def _match(path: str) -> list[Path]:
+    plain = Path(path)
+    if plain.is_dir():
+        found = sorted(
+            file
+            for file in plain.rglob("*")
+            if file.name.lower().endswith(PARQUET + CSV)
+            and not any(part.startswith((".", "_")) for part in file.relative_to(plain).parts)
+        )
+        if not found:
+            raise InputError(f"the folder {path} holds no file that ends in {_endings()}")
+        return found
+    if plain.is_file():
+        return [plain]
+    found = [Path(name) for name in sorted(glob.glob(path, recursive=True))]  # noqa: PTH207 - may be absolute
+    if not found:
+        what = "no file matches" if glob.has_magic(path) else "there is no file or folder"
+        raise InputError(f"{what} {path}")
+    return [file for name in found for file in _match(str(name))]
+
+
+def _format(file: Path) -> str:
+    name = file.name.lower()
+    if name.endswith(PARQUET):
+        return "parquet"
+    if name.endswith(CSV):
+        return "csv"
+    raise InputError(f"{file} is neither Parquet nor CSV by its name: it must end in {_endings()}")
+
+
+def _endings() -> str:
+    return ", ".join(PARQUET + CSV)
+
+
+def _checked(
+    files: Sequence[Path],
+    names: Sequence[str],
+    provenance: Sequence[str],
+    columns: Sequence[str] | None,
+    *,
+    untyped: bool,
+) -> Inputs:
+    """Check that the files have rows and that their columns agree."""
+    kinds: dict[str, str] | None = None
+    kept: list[tuple[Path, str]] = []
+    for file, name in zip(files, names, strict=True):
+        try:
+            footer = pq.read_metadata(file)
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{name} cannot be read as Parquet: {error}") from error
+        if footer.num_rows == 0:
+            continue
+        kept.append((file, name))
+        kinds = _merged(kinds, _kinds(footer.schema.to_arrow_schema(), columns, name), kept)
+    if kinds is None:
+        raise InputError(f"the input is empty: {', '.join(names[:3])} without a row")
+    return Inputs(
+        tuple(file for file, _ in kept),
+        tuple(name for _, name in kept),
+        tuple(provenance),
+        untyped,
+        kinds,
+    )
+
+
+def _kinds(schema: pa.Schema, columns: Sequence[str] | None, where: str) -> dict[str, str]:
+    """Kind of each needed column of one file."""
+    wanted = schema.names if columns is None else list(columns)
+    check_columns(wanted, schema.names, where)
+    for name in wanted:
+        # the engine does not tell upper from lower case in names
+        same = [other for other in schema.names if other.lower() == name.lower()]
+        if len(same) > 1:
+            raise InputError(f"{where} has columns {same} that differ in case at most: rename them")
+    return {name: _kind(schema.field(name).type) for name in wanted}
+
+
+def _kind(type_: pa.DataType) -> str:
+    types = pa.types
+    if types.is_dictionary(type_):
+        return CATEGORY + _kind(type_.value_type)
+    if any(
+        test(type_)
+        for test in (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal)
+    ):
+        return "number"
+    if types.is_string(type_) or types.is_large_string(type_) or types.is_string_view(type_):
+        return "text"
+    if types.is_temporal(type_):
+        return "time"
+    return "nothing" if types.is_null(type_) else str(type_)
+
+
+def _merged(
+    before: dict[str, str] | None, new: dict[str, str], files: list[tuple[Path, str]]
+) -> dict[str, str]:
+    """Kinds that hold for both, or an error that names file and column."""
+    if before is None:
+        return new
+    first, here = files[0][1], files[-1][1]
+    for name in new.keys() - before.keys():
+        raise InputError(f"{here} has a column {name!r} that {first} lacks: name the features")
+    merged = dict(before)
+    for name, kind in before.items():
+        check_columns([name], new, here)
+        pair = {kind, new[name]} - {"nothing"}
+        if len({one.removeprefix(CATEGORY) for one in pair}) > 1:
+            raise InputError(
+                f"column {name!r} is {new[name]} in {here} but {kind} in {first}: "
+                "make the files agree"
+            )
+        merged[name] = max(pair, key=len, default="nothing")
+    return merged
+
+
+def _of_pandas(frame: pd.DataFrame, columns: Sequence[str] | None, engine: Engine) -> Inputs:
+    frame = _text_names(frame)
+    wanted = list(frame.columns) if columns is None else list(columns)
+    check_columns(wanted, frame.columns, "the data frame" + _index_hint(frame, wanted))
+    n_bytes = int(frame[wanted].memory_usage(index=False, deep=True).sum())
+    check_space([(engine.scratch, n_bytes, "the data frame as Parquet")])
+    table = pa.table({name: _arrow(frame[name]) for name in wanted})
+    file = engine.scratch / "frame.parquet"
+    with no_space_named(file):
+        pq.write_table(table, file, row_group_size=GROUP_ROWS)
+    return _checked([file], ["the data frame"], ["pandas.DataFrame"], columns, untyped=False)
+
+
+def _of_dask(frame: Any, columns: Sequence[str] | None, engine: Engine) -> Inputs:
+    """Let Dask write its partitions, so that each is in memory for a moment only."""
+    if not hasattr(frame, "to_parquet") or not hasattr(frame, "npartitions"):
+        raise InputError(f"of Dask's collections a DataFrame is wanted, got {type(frame).__name__}")
+    frame = _text_names(frame)
+    wanted = list(frame.columns) if columns is None else list(columns)
+    check_columns(wanted, frame.columns, "the data frame" + _index_hint(frame, wanted))
+    folder = engine.scratch / "frame"
+    n_parts = frame.npartitions
+    with no_space_named(folder):
+        frame[wanted].to_parquet(
+            str(folder), write_index=False, name_function=lambda index: f"{index:08d}.parquet"
+        )
+    files = [folder / f"{index:08d}.parquet" for index in range(n_parts)]
+    missing = [index for index, file in enumerate(files) if not file.exists()]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {n_parts} partitions were not written to {folder}: give a "
+            "temporary_directory that all workers share"
+        )
+    names = [f"partition {index} of the data frame" for index in range(n_parts)]
+    return _checked(files, names, ["dask.dataframe.DataFrame"], columns, untyped=False)
+
+
+def _text_names(frame: Any) -> Any:
+    """Return the frame with names that are str, as Parquet wants them."""
+    names = [str(name) for name in frame.columns]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"the data frame has several columns named {', '.join(map(repr, twice))}")
+    return frame.rename(columns=dict(zip(frame.columns, names, strict=True)))
+
+
+def _index_hint(frame: Any, wanted: Iterable[str]) -> str:
+    names = getattr(frame.index, "names", None) or [frame.index.name]
+    inside = [name for name in names if name in set(wanted) - set(frame.columns)]
+    return f" (its index is named {inside[0]!r}: call reset_index() first)" if inside else ""
+
+
+def _arrow(series: pd.Series[Any]) -> pa.Array:
+    """Return a column as Arrow, a missing value being null."""
+    try:
+        return pa.array(series, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        values = series.to_numpy(dtype=object)
+        text = np.array([isinstance(value, str) for value in values], dtype=bool)
+        if not text.any():
+            raise InputError(f"column {series.name!r} cannot be used: {error}") from error
+        # numbers among much text are as wrong as text among numbers
+        odd = text if text.mean() < 0.5 else ~text & series.notna().to_numpy()
+        row = int(np.argmax(odd))
+        raise InputError(
+            f"column {series.name!r} mixes text and numbers: {values[row]!r} in row {row + 1} of "
+            "the data frame, and most others are different. Make them one type"
+        ) from error
+
+
+def _of_csv(files: Sequence[Path], columns: Sequence[str] | None, engine: Engine) -> list[Path]:
+    """Write each file as Parquet, every column as text: its types need all rows to be known."""
+    n_bytes = sum(file.stat().st_size for file in files)
+    check_space([(engine.scratch, n_bytes, "the CSV files as Parquet")])
+    out: list[Path] = []
+    for index, file in enumerate(files):
+        engine.show("read", index, len(files))
+        header, delimiter = _header(file)
+        wanted = header if columns is None else list(columns)
+        check_columns(wanted, header, str(file))
+        out.append(engine.scratch / f"{index:08d}.parquet")
+        options = ", ".join(
+            [
+                "auto_detect = false, header = true, quote = '\"', escape = '\"'",
+                f"delim = {literal(delimiter)}",
+                f"nullstr = [{', '.join(map(literal, MISSING))}]",
+                "columns = {" + ", ".join(f"{literal(name)}: 'VARCHAR'" for name in header) + "}",
+            ]
+        )
+        names = ", ".join(map(quoted, wanted))
+        engine.run(
+            f"COPY (SELECT {names} FROM read_csv({literal(file)}, {options})) "  # noqa: S608 - quoted
+            f"TO {literal(out[-1])} (FORMAT parquet, ROW_GROUP_SIZE {GROUP_ROWS})"
+        )
+    engine.show("read", len(files), len(files))
+    return out
+
+
+def _header(file: Path) -> tuple[list[str], str]:
+    """Names of the columns of a CSV file, and what separates them."""
+    opener: Any = gzip.open if file.name.lower().endswith(".gz") else open
+    with opener(file, "rt", encoding="utf-8-sig", errors="replace", newline="") as lines:
+        first = lines.readline()
+        delimiter = max(DELIMITERS, key=first.count)
+        lines.seek(0)
+        names = next(csv.reader(lines, delimiter=delimiter), [])
+    if not any(names):
+        raise InputError(f"{file} is empty: a first line with the names of the columns is wanted")
+    lowered = [name.lower() for name in names]
+    twice = [name for name in names if lowered.count(name.lower()) > 1]
+    if twice:
+        raise InputError(f"{file} has columns {twice} that differ in case at most: rename them")
+    return names, delimiter

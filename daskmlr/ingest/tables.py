@@ -1,0 +1,295 @@
+"""Ingest of tables: Parquet, CSV, pandas and Dask data frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow.compute as pc
+
+from daskmlr.encoding import check_columns
+from daskmlr.errors import InputError
+from daskmlr.ingest.bars import shown
+from daskmlr.ingest.columns import read_columns
+from daskmlr.ingest.engine import Engine, check_space, engine_memory
+from daskmlr.ingest.inputs import open_inputs
+from daskmlr.ingest.survey import survey
+from daskmlr.storage import layout
+from daskmlr.storage.publish import refuse_existing
+from daskmlr.storage.tasks import open_tasks
+from daskmlr.storage.writing import create_tasks
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Sequence
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from daskmlr.ingest.columns import Column
+    from daskmlr.ingest.engine import Progress
+    from daskmlr.ingest.inputs import Inputs
+    from daskmlr.ingest.survey import Survey
+    from daskmlr.storage.tasks import TaskStore
+    from daskmlr.storage.writing import TaskWriter
+
+# Rows come from the sort in batches of about so many bytes of features.
+BATCH_BYTES = 4 << 20
+# A block that waits, the one it is cut from, the one that is written, and its encoded form, ...
+BLOCKS_IN_MEMORY = 4
+# ... and a batch as it came, as columns, and as features.
+BATCHES_IN_MEMORY = 6
+
+
+def ingest(
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | pd.DataFrame | Any,
+    out: str | os.PathLike[str],
+    *,
+    task: str,
+    target: str,
+    features: Sequence[str] | None = None,
+    categorical: Sequence[str] | None = None,
+    missing: Literal["error", "drop"] = "error",
+    dtype: Literal["float32", "float64"] = "float64",
+    block_bytes: int | None = None,
+    memory_limit: str | int | None = None,
+    temporary_directory: str | os.PathLike[str] | None = None,
+    progress: bool | Progress = False,
+) -> TaskStore:
+    """Write a long table, one row per example, as a new task store.
+
+    The rows of a task may lie anywhere in an input that is larger than memory: they are sorted on
+    disk. The store depends on the rows alone: tasks come in the order of their ids, and the rows
+    of a task in the order of the input, so that a sorted and an unsorted table give the same store.
+
+    Parameters
+    ----------
+    inputs : path, sequence of paths, pandas DataFrame or dask DataFrame
+        Parquet or CSV: files, folders (searched through) and globs, in the order given and by
+        name within each. CSV has a first line of names.
+    out : path
+        Of the new store.
+    task : str
+        Column that names the task of a row. Whole numbers give int64 ids, anything else strings.
+    target : str
+        Column to predict.
+    features : sequence of str, optional
+        By default all other columns.
+    categorical : sequence of str, optional
+        Features to take as categories although they are numbers. Text always is; see
+        `FeatureEncoding` for what becomes of them.
+    missing : {"error", "drop"}
+        What to do about rows with a missing value. The provenance of the store counts those
+        dropped.
+    dtype : {"float32", "float64"}
+        Of the store.
+    block_bytes : int, optional
+        Size of a block of the store; a task may not be larger.
+    memory_limit : str or int, optional
+        Memory to use, such as ``"1GB"``, besides the 200 MB or so of Python and its libraries. By
+        default half of the machine's, or of what its cgroup allows.
+    temporary_directory : path, optional
+        Where to sort; by default beside `out`. Of Dask data frames it must be shared by the
+        workers.
+    progress : bool or callable
+        True shows bars on a terminal; a callable is called as ``progress(stage, done, total)``.
+
+    Returns
+    -------
+    TaskStore
+
+    Raises
+    ------
+    InputError
+        If the table cannot be used: what is wrong, where, and what to do.
+    PathExistsError
+        If `out` exists.
+    NoSpaceError
+        If the disk has too little room, known before the sort begins.
+    PlanError
+        If `memory_limit` is too low.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import pandas as pd
+    >>> flights = pd.DataFrame(
+    ...     {
+    ...         "tail": ["N2", "N1", "N2"],
+    ...         "carrier": ["UA", "AA", "UA"],
+    ...         "distance": [500, 700, 900],
+    ...         "delay": [1.0, -2.0, 5.0],
+    ...     }
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tasks = ingest(flights, f"{folder}/tasks", task="tail", target="delay")
+    ...     tasks.feature_names, tasks.task_ids().tolist(), tasks.read_block(0).X.tolist()
+    (('carrier=UA', 'distance'), ['N1', 'N2'], [[0.0, 700.0], [1.0, 500.0], [1.0, 900.0]])
+    """
+    target_path = refuse_existing(out)
+    _check_parameters(task, target, features, categorical, missing, dtype)
+    block_bytes = layout.BLOCK_BYTES if block_bytes is None else block_bytes
+    memory = engine_memory(
+        memory_limit, BLOCKS_IN_MEMORY * block_bytes + BATCHES_IN_MEMORY * BATCH_BYTES
+    )
+    folder = target_path.parent if temporary_directory is None else Path(temporary_directory)
+    if not folder.is_dir():
+        raise InputError(f"temporary_directory {folder} is not a folder: create it")
+    wanted = None if features is None else [task, target, *features]
+    with shown(progress) as show, Engine(folder, target_path.name, memory, show) as engine:
+        found = open_inputs(inputs, wanted, engine)
+        check_columns([task, target], found.kinds, found.names[0])
+        names = list(found.kinds) if features is None else features
+        columns = read_columns(
+            engine,
+            found,
+            task=task,
+            target=target,
+            features=[name for name in names if name not in (task, target)],
+            categorical=categorical or (),
+        )
+        seen = survey(engine, found, columns, missing=missing, dtype=np.dtype(dtype))
+        _check_fits(seen, target_path, folder, np.dtype(dtype), block_bytes, memory)
+        with create_tasks(
+            out,
+            feature_names=seen.encoding.feature_names,
+            target_name=target,
+            task_name=task,
+            dtype=dtype,
+            block_bytes=block_bytes,
+            encoding=seen.encoding.to_dict(),
+            provenance=_provenance(found, seen),
+        ) as writer:
+            _write(engine, columns, seen, writer, np.dtype(dtype))
+    return open_tasks(out)
+
+
+def _check_parameters(
+    task: str,
+    target: str,
+    features: Sequence[str] | None,
+    categorical: Sequence[str] | None,
+    missing: str,
+    dtype: str,
+) -> None:
+    if task == target:
+        raise InputError(f"column {task!r} cannot be both task and target")
+    for name, what in ((task, "task"), (target, "target")):
+        if name in (features or ()):
+            raise InputError(f"column {name!r} is the {what}: take it out of the features")
+        if name in (categorical or ()):
+            raise InputError(f"column {name!r} is the {what}: only features can be categorical")
+    if features is not None and len(set(features)) < len(features):
+        raise InputError(f"the features name a column twice: {list(features)}")
+    if missing not in ("error", "drop"):
+        raise InputError(f"missing must be 'error' or 'drop', got {missing!r}")
+    if dtype not in layout.DTYPES:
+        raise InputError(f"dtype must be one of {layout.DTYPES}, got {dtype!r}")
+
+
+def _check_fits(
+    seen: Survey, out: Path, folder: Path, dtype: np.dtype[Any], block_bytes: int, memory: int
+) -> None:
+    """Refuse a task larger than a block, and disks with too little room."""
+    row_bytes = (len(seen.encoding.feature_names) + 1) * dtype.itemsize
+    task, size = seen.largest_task
+    if size * row_bytes > block_bytes:
+        raise InputError(
+            f"task {task!r} has {size:,} examples, a block has room for "
+            f"{block_bytes // row_bytes:,}: set block_bytes to at least {size * row_bytes:,}, or "
+            "check that the task column is the right one"
+        )
+    sort_bytes = seen.rows_kept * seen.row_bytes
+    needs = [(out.parent, seen.rows_kept * row_bytes, "the store")]
+    if 2 * sort_bytes > memory:
+        what = f"sorting {seen.rows_kept:,} rows of {seen.row_bytes} bytes"
+        needs.append((folder, sort_bytes, what))
+    check_space(needs)
+
+
+class _Rows(NamedTuple):
+    """Consecutive tasks; the last one may go on in the next rows."""
+
+    X: NDArray[np.float64]
+    y: NDArray[np.floating]
+    sizes: NDArray[np.int64]
+    ids: NDArray[Any]
+
+
+def _write(
+    engine: Engine, columns: list[Column], seen: Survey, writer: TaskWriter, dtype: np.dtype[Any]
+) -> None:
+    """Sort, and write the rows as they come."""
+    done = 0
+    for rows in _whole_tasks(_sorted(engine, columns, seen, dtype)):
+        writer.write(rows.X, rows.y, rows.sizes, rows.ids)
+        done += len(rows.y)
+        engine.show("write", done, seen.rows_kept)
+    if done != seen.rows_kept:
+        raise InputError(
+            f"the input changed while it was read: {seen.rows_kept:,} rows at first, then {done:,}"
+        )
+
+
+def _sorted(
+    engine: Engine, columns: list[Column], seen: Survey, dtype: np.dtype[Any]
+) -> Iterator[_Rows]:
+    """Give all rows by task, and within a task in the order of the input."""
+    float_type = "FLOAT" if dtype == np.float32 else "DOUBLE"
+    terms = ", ".join(
+        f"CAST({column.alias} AS {float_type}) AS {column.alias}"
+        if column.type == "DOUBLE"
+        else column.alias
+        for column in columns
+    )
+    names = [column.name for column in columns[2:]]
+    n_rows = max(BATCH_BYTES // (8 * len(seen.encoding.feature_names)), 1024)
+    for batch in engine.stream(
+        f"SELECT {terms} FROM kept ORDER BY t, file, row",  # noqa: S608 - aliases
+        n_rows,
+        "sort",
+    ):
+        runs = pc.run_end_encode(batch.column("t"))
+        frame = batch.select([column.alias for column in columns[2:]]).rename_columns(names)
+        yield _Rows(
+            seen.encoding.encode(frame.to_pandas()),
+            batch.column("y").to_numpy(),
+            np.diff(runs.run_ends.to_numpy(), prepend=0).astype(np.int64),
+            runs.values.to_numpy(zero_copy_only=False),
+        )
+
+
+def _whole_tasks(parts: Iterator[_Rows]) -> Iterator[_Rows]:
+    """Move the beginning of each part's last task to the next part."""
+    carried: _Rows | None = None
+    for part in parts:
+        rows = part if carried is None else _joined(carried, part)
+        if len(rows.ids) > 1:
+            cut = len(rows.y) - int(rows.sizes[-1])
+            yield _Rows(rows.X[:cut], rows.y[:cut], rows.sizes[:-1], rows.ids[:-1])
+            rows = _Rows(rows.X[cut:], rows.y[cut:], rows.sizes[-1:], rows.ids[-1:])
+        carried = rows
+    if carried is not None:
+        yield carried
+
+
+def _joined(one: _Rows, other: _Rows) -> _Rows:
+    """Join a task with the rows that follow, which may go on with it."""
+    X, y = np.concatenate([one.X, other.X]), np.concatenate([one.y, other.y])
+    if one.ids[0] != other.ids[0]:
+        sizes, ids = np.append(one.sizes, other.sizes), np.append(one.ids, other.ids)
+        return _Rows(X, y, sizes, ids)
+    sizes = other.sizes.copy()
+    sizes[0] += one.sizes[0]
+    return _Rows(X, y, sizes, other.ids)
+
+
+def _provenance(found: Inputs, seen: Survey) -> dict[str, Any]:
+    return {
+        "command": "ingest",
+        "inputs": list(found.provenance),
+        "rows_read": seen.rows_read,
+        "rows_dropped": seen.rows_read - seen.rows_kept,
+        "missing": seen.missing,
+    }
