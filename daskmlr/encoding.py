@@ -207,7 +207,10 @@ def _refuse(series: pd.Series[Any], bad: NDArray[np.bool_], what: str) -> None:
     if not bad.any():
         return
     first = int(np.argmax(bad))
+    value = series.iloc[first]
+    if isinstance(value, np.generic):
+        value = value.item()
     raise InputError(
         f"column {series.name!r} has {np.count_nonzero(bad):,} {what}; "
-        f"the first is {series.iloc[first]!r} in row {series.index[first]!r}"
+        f"the first is {value!r} in row {series.index[first]!r}"
     )

@@ -1,0 +1,236 @@
+"""Predictions for the rows of a table, from the support examples in another."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from daskmlr.encoding import FeatureEncoding, check_columns, numeric_values
+from daskmlr.errors import FeatureMismatchError, InputError
+from daskmlr.ingest.columns import INTEGER
+from daskmlr.ingest.inputs import MISSING, _format, _header, match_files
+from daskmlr.storage.publish import no_space_named, refuse_existing
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from daskmlr.model import Model
+
+ADDED = ("prediction", "std")
+
+
+def predict_tables(
+    model: Model,
+    support: str | os.PathLike[str],
+    query: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    method: Literal["bayes", "map"] = "bayes",
+) -> int:
+    """Predict the rows of one table from the examples of the same tasks in another.
+
+    Both tables are held in memory. A task of the query without support is predicted from the
+    weights of the components.
+
+    Parameters
+    ----------
+    model : Model
+        Its encoding says how columns become features; without one, columns named like the
+        features are wanted.
+    support : path
+        CSV or Parquet: the model's task column, the columns of its features, and its target.
+    query : path
+        CSV or Parquet: the same without the target; other columns are kept as they are.
+    out : path
+        A new ``.csv`` or ``.parquet`` file: the rows of the query in their order, with the columns
+        ``prediction`` and ``std``, both in target units.
+    method : {"bayes", "map"}
+        See `Model.predict`.
+
+    Returns
+    -------
+    int
+        Rows written.
+
+    Raises
+    ------
+    FeatureMismatchError
+        If a table lacks a column.
+    InputError
+        For values that cannot be encoded, naming table, column and row.
+    PathExistsError
+        If `out` exists, before anything is read.
+    NoSpaceError
+    """
+    refuse_existing(out)
+    if Path(out).suffix not in (".csv", ".parquet"):
+        raise InputError(f"predictions go to a .csv or .parquet file, got {out}")
+    examples, rows = _Table(support, model), _Table(query, model)
+    taken = [name for name in ADDED if name in rows.frame.columns]
+    if taken:
+        raise InputError(f"{query} has columns named {taken}, which are to be added: rename them")
+    target = examples.numbers(model.target_name)
+    known, wanted = _same_kind(examples.tasks(), rows.tasks())
+    mean, std = model.predict(
+        rows.features(),
+        support=(examples.features(), target, known),
+        groups=wanted,
+        method=method,
+        return_std=True,
+    )
+    result = rows.frame.assign(**dict(zip(ADDED, (mean, std), strict=True)))
+    with _published(out) as staging:
+        if staging.suffix == ".csv":
+            result.to_csv(staging, index=False)
+        else:
+            pq.write_table(pa.Table.from_pandas(result, preserve_index=False), staging)
+    return len(result)
+
+
+class _Table:
+    """A table in memory, read with the types that a model's encoding wants.
+
+    Rows are counted from 1, the first after the header.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], model: Model):
+        self._path, self._model = path, model
+        encoding = model.encoding
+        self._encoding = (
+            FeatureEncoding(model.feature_names, {})
+            if encoding is None
+            else FeatureEncoding.from_dict(encoding)
+        )
+        files = match_files(path)
+        self._untyped = _format(files[0]) == "csv"
+        self.frame = pd.concat([_read(file) for file in files], ignore_index=True)
+        if self.frame.empty:
+            raise InputError(f"{path} is empty: it has no rows")
+        self.frame.index += 1
+
+    def features(self) -> NDArray[np.float64]:
+        """Encode the rows, shape (n, d)."""
+        encoding = self._encoding
+        self._check(encoding.columns)
+        typed = pd.DataFrame(
+            {
+                name: self._typed(name, numeric=name not in encoding.categories)
+                for name in encoding.columns
+            }
+        )
+        with self._named():
+            return encoding.encode(typed)
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """Values of a numeric column, shape (n,)."""
+        self._check([name])
+        with self._named():
+            return numeric_values(self._typed(name, numeric=True))
+
+    def tasks(self) -> NDArray[Any]:
+        """Task of each row, shape (n,): int64, or str objects."""
+        name = self._model.task_name
+        self._check([name])
+        series = self.frame[name]
+        missing = series.isna()
+        if missing.any():
+            raise InputError(
+                f"{self._path}: column {name!r} has {missing.sum():,} missing values, the first in "
+                f"row {missing.idxmax()}: each row needs its task"
+            )
+        if pd.api.types.is_integer_dtype(series.dtype):
+            return series.to_numpy(dtype=np.int64)
+        if pd.api.types.is_float_dtype(series.dtype):
+            return _whole(series, self._path)
+        texts = series.astype(str).to_numpy(dtype=object)
+        if self._untyped and pd.Series(texts).str.fullmatch(INTEGER).all():
+            return np.array([int(text.split(".")[0]) for text in texts])
+        return texts
+
+    def _typed(self, name: str, *, numeric: bool) -> pd.Series[Any]:
+        """Give a column of a CSV file, all text, the type that is wanted; other text stays."""
+        series = self.frame[name]
+        if not self._untyped:
+            return series
+        if numeric:
+            values = pd.to_numeric(series, errors="coerce").astype(object)
+            return values.where(values.notna() | series.isna(), series).infer_objects()
+        if any(isinstance(value, str) for value in self._encoding.categories[name]):
+            return series
+        whole = series.str.fullmatch(INTEGER, na=False)
+        return series.astype(object).mask(whole, series[whole].map(lambda v: int(v.split(".")[0])))
+
+    def _check(self, names: tuple[str, ...] | list[str]) -> None:
+        try:
+            check_columns(names, self.frame.columns, str(self._path))
+        except InputError as error:
+            raise FeatureMismatchError(f"{error} (the model was fitted with that column)") from None
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except InputError as error:
+            raise InputError(f"{self._path}: {error}") from None
+
+
+def _read(file: Path) -> pd.DataFrame:
+    """Read a file; the columns of CSV as text, those of Parquet in types that keep every value."""
+    try:
+        if _format(file) == "parquet":
+            table = pq.read_table(file)
+            frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+            return frame
+        _, delimiter = _header(file)
+        return pd.read_csv(
+            file,
+            sep=delimiter,
+            dtype=str,
+            keep_default_na=False,
+            na_values=list(MISSING),
+            encoding="utf-8-sig",
+        )
+    except (pa.ArrowException, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} cannot be read: {error}") from error
+
+
+def _whole(series: pd.Series[Any], where: object) -> NDArray[np.int64]:
+    values = series.to_numpy(dtype=np.float64)
+    odd = ~(np.abs(values) < 2**53) | (values != np.floor(values))
+    if odd.any():
+        row = int(np.argmax(odd))
+        raise InputError(
+            f"{where}: task {float(values[row])} in row {row + 1} is not a whole number: task ids are "
+            "integers or text"
+        )
+    return values.astype(np.int64)
+
+
+def _same_kind(known: NDArray[Any], wanted: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Make both text if one of them is."""
+    if known.dtype == wanted.dtype:
+        return known, wanted
+    return known.astype(str).astype(object), wanted.astype(str).astype(object)
+
+
+@contextmanager
+def _published(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a hidden file beside `path`; rename it to `path` on success, else remove it."""
+    target = refuse_existing(path)
+    staging = target.with_name(f".staging-{target.name}")
+    try:
+        with no_space_named(path):
+            yield staging
+        refuse_existing(path)
+        staging.rename(target)
+    finally:
+        staging.unlink(missing_ok=True)
