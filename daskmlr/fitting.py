@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 HEAVY_PER_COMPONENT = 256
 HEAVY_BYTES = 256 * plan.MIB
 # A pooled regression that explains more of the target is worth a second read of the moments.
-POOLED_SHARE = 0.05
+POOLED_SHARE = 0.2
 SIZES_AT_ONCE = 1 << 22
 
 
