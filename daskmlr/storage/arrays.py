@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from daskmlr.errors import InputError
+from daskmlr.storage.checking import checked_ids
 from daskmlr.storage.tasks import TaskStore, open_tasks
 from daskmlr.storage.writing import create_tasks
 
@@ -45,7 +46,8 @@ def write_arrays(
     Raises
     ------
     InputError
-        For arrays of different lengths, or values that are not finite.
+        For arrays of other shapes or of different lengths, keys that are neither integers nor
+        strings, and whatever `TaskWriter.write` refuses.
     PathExistsError
 
     Examples
@@ -56,13 +58,15 @@ def write_arrays(
     ...     tasks.task_ids().tolist(), tasks.task_sizes().tolist()
     (['a', 'b'], [1, 2])
     """
-    X, y, groups = np.asarray(X), np.asarray(y), np.asarray(groups)
+    X, y, groups = np.asarray(X), np.asarray(y), checked_ids(groups)
+    if X.ndim != 2 or y.ndim != 1:
+        raise InputError(
+            f"X must have two dimensions and y one dimension, got shapes {X.shape} and {y.shape}"
+        )
     if not len(X) == len(y) == len(groups):
         raise InputError(
             f"X, y and groups must be of one length, got {len(X)}, {len(y)} and {len(groups)}"
         )
-    if X.ndim != 2:
-        raise InputError(f"X must have two dimensions, got shape {X.shape}")
     keys, code, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.argsort(code, kind="stable")
     names = [f"x{j}" for j in range(X.shape[1])] if feature_names is None else feature_names

@@ -101,12 +101,12 @@ def checked_ids(ids: ArrayLike) -> NDArray[Any]:
     texts: NDArray[Any] = keys.astype(object)
     # a list of integers and strings becomes an array of strings: look at what was given
     given = ids if isinstance(ids, (list, tuple)) else texts
-    wrong = next((key for key in given if not isinstance(key, str) or not key), None)
-    if wrong is not None or (len(texts) and keys.dtype.kind not in "OTU"):
-        raise InputError(
-            f"task ids must be integers or non-empty strings, all alike, got {wrong!r} "
-            f"({type(wrong).__name__})"
-        )
+    for key in given:
+        if not isinstance(key, str) or not key:
+            raise InputError(
+                f"task ids must be integers or non-empty strings, all alike, got {key!r} "
+                f"({type(key).__name__})"
+            )
     try:
         "".join(texts).encode()
     except UnicodeEncodeError as error:

@@ -105,18 +105,20 @@ class TaskColumn:
                 self._start, self._used = self._start + self._used, 0
 
     def close(self) -> None:
-        """Write what is left, and cut off what a killed append may have left behind it."""
-        stop = self._start + self._used
+        """Write what is left, and cut the array to the entries it has."""
         if self._used:
             self._write()
+        stop = self._start + self._used
         if self._array.shape[0] > stop:
             self._array.resize((stop,))
 
     def _write(self) -> None:
-        stop = self._start + self._used
+        """Write a whole chunk, so that nothing of what a killed append left there stays."""
+        self._values[self._used :] = self._array.fill_value
+        stop = self._start + len(self._values)
         if self._array.shape[0] < stop:
             self._array.resize((stop,))
-        self._array[self._start : stop] = self._values[: self._used]
+        self._array[self._start : stop] = self._values
 
 
 class RunningMoments:

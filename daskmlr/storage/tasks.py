@@ -192,7 +192,7 @@ class TaskStore:
         """Read one chunk of an array, cut along its first axis."""
         array = self._array(name)
         try:
-            if array.dtype.kind not in "if":
+            if array.dtype.kind in "OTU":
                 return self._text_chunk(array, index)
             path = Path(self.path, name, array.metadata.encode_chunk_key((index, 0)[: array.ndim]))
             codec = self.facts.codec if name in ("x", "y") else "none"
@@ -223,7 +223,7 @@ class TaskStore:
         try:
             array = self._group[name]
             shape, chunks = array.shape, array.chunks
-            kind = array.dtype.name if array.dtype.kind in "if" else "text"
+            kind = "text" if array.dtype.kind in "OTU" else array.dtype.name
         except KeyError:
             raise DamagedStoreError(
                 f"{self.path}/{name} is missing: restore it, or write the store again"
