@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
+from zarr.codecs import Crc32cCodec
 
 from daskmlr.errors import InputError, StoreError
-from daskmlr.storage import layout
-from daskmlr.storage.publish import no_space_named, publishing, refuse_existing
+from daskmlr.storage.layout import ATTRIBUTE
+from daskmlr.storage.publish import (
+    no_space_named,
+    publishing,
+    refuse_existing,
+    staging_folder,
+)
 
 if TYPE_CHECKING:
     import os
@@ -21,8 +27,13 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+KIND = "daskmlr-rows"
+FORMAT_VERSION = 1
 SUFFIXES = (".parquet", ".zarr")
+# A Zarr chunk has so many rows, fewer if so many rows of the whole table are more than ...
 ZARR_CHUNK = 1 << 18
+# ... this, which is what `finish_rows` holds in memory, twice.
+ZARR_BYTES = 64 << 20
 
 
 def start_rows(out: str | os.PathLike[str]) -> str:
@@ -37,12 +48,15 @@ def start_rows(out: str | os.PathLike[str]) -> str:
     """
     target = refuse_existing(out)
     if target.suffix not in SUFFIXES:
-        raise InputError(f"the output must end in .parquet or .zarr, got {out}")
-    return tempfile.mkdtemp(prefix=f".{target.name}.staging-", dir=target.parent)
+        raise InputError(
+            f"the output must end in .parquet or .zarr, got {out}: a folder of Parquet files, or a "
+            "Zarr group"
+        )
+    return str(staging_folder(target))
 
 
 def write_rows_part(staging: str, part: int, batches: Iterable[dict[str, np.ndarray]]) -> None:
-    """Write one part; a part that is written again replaces itself.
+    """Write one part; a part that is written again, even at the same time, replaces itself.
 
     Parameters
     ----------
@@ -51,8 +65,14 @@ def write_rows_part(staging: str, part: int, batches: Iterable[dict[str, np.ndar
     part : int
         Place of the part in the table.
     batches : iterable of dict
-        Columns by name, each array with a row per task; an array with two dimensions becomes the
-        columns ``name_0``, ``name_1``, ...
+        Columns by name, each array with a row per task; an array with more dimensions becomes
+        the columns ``name_0``, ``name_1``, ...
+
+    Raises
+    ------
+    InputError
+        If the columns or their types change from batch to batch, or two have one name.
+    NoSpaceError
     """
     final = _part(Path(staging), part)
     partial = Path(tempfile.mkdtemp(dir=staging)) / final.name
@@ -63,33 +83,51 @@ def write_rows_part(staging: str, part: int, batches: Iterable[dict[str, np.ndar
                 table = pa.table(_flat(batch))
                 if writer is None:
                     writer = pq.ParquetWriter(partial, table.schema)
+                elif table.schema != writer.schema:
+                    raise InputError(_changed(writer.schema, table.schema, "one block", "the next"))
                 writer.write_table(table)
         finally:
             if writer is not None:
                 writer.close()
+        if writer is None:
+            raise InputError(f"part {part} has no rows: give at least one batch")
         partial.replace(final)
         partial.parent.rmdir()
 
 
 def finish_rows(staging: str, out: str | os.PathLike[str], n_parts: int) -> None:
-    """Check that every part is there, and publish the table.
+    """Check that every part is there and like the others, and publish the table.
+
+    Memory: for Parquet, none; for Zarr, some chunks of `ZARR_BYTES`.
 
     Raises
     ------
     StoreError
         Naming the parts that are missing.
+    InputError
+        If the columns or their types differ between parts.
+    PathExistsError
+        If `out` came to exist meanwhile.
     """
     folder = Path(staging)
-    missing = [part for part in range(n_parts) if not _part(folder, part).exists()]
-    if missing:
-        raise StoreError(f"{len(missing)} of {n_parts} parts of {out} are missing: {missing[:10]}")
     parts = [_part(folder, part) for part in range(n_parts)]
+    missing = [index for index, part in enumerate(parts) if not part.exists()]
+    if missing:
+        raise StoreError(
+            f"{len(missing)} of {n_parts} parts of {out} are missing: {missing[:10]}. Write them, "
+            "or start again"
+        )
+    schema = pq.read_schema(parts[0])
+    for index, part in enumerate(parts):
+        found = pq.read_schema(part)
+        if found != schema:
+            raise InputError(_changed(schema, found, "part 0", f"part {index} of {out}"))
     with publishing(out) as final:
         if Path(out).suffix == ".parquet":
             for part in parts:
                 part.rename(final / part.name)
         else:
-            _write_zarr(final, parts)
+            _write_zarr(final, parts, schema)
     abandon_rows(staging)
 
 
@@ -106,46 +144,70 @@ def _flat(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     columns: dict[str, np.ndarray] = {}
     for name, values in batch.items():
         if values.ndim == 1:
-            columns[name] = values
+            flat = {name: values}
         else:
             wide = values.reshape(len(values), -1)
-            columns.update({f"{name}_{j}": wide[:, j] for j in range(wide.shape[1])})
+            flat = {f"{name}_{j}": wide[:, j] for j in range(wide.shape[1])}
+        twice = sorted(columns.keys() & flat.keys())
+        if twice:
+            raise InputError(f"two columns are called {twice[0]!r}: rename one")
+        columns.update(flat)
     return columns
 
 
-def _write_zarr(root: Path, parts: list[Path]) -> None:
+def _changed(before: Any, after: Any, where: str, there: str) -> str:
+    """Say how two schemas differ."""
+    names = dict.fromkeys([*before.names, *after.names])
+    of = [{field.name: str(field.type) for field in schema} for schema in (before, after)]
+    unlike = [name for name in names if of[0].get(name) != of[1].get(name)] or list(names)
+    name = unlike[0]
+    return (
+        f"every block must give the same columns, in one order: column {name!r} is "
+        f"{of[0].get(name, 'absent')} in {where} but {of[1].get(name, 'absent')} in {there}"
+    )
+
+
+def _write_zarr(root: Path, parts: list[Path], schema: Any) -> None:
     """One array per column; batches are regrouped, so that every chunk is written once."""
     group = zarr.create_group(str(root), zarr_format=3, overwrite=True)
-    n_rows = sum(pq.read_metadata(part).num_rows for part in parts)
-    schema = pq.read_schema(parts[0])
+    totals = [pq.read_metadata(part) for part in parts]
+    n_rows = sum(total.num_rows for total in totals)
+    n_bytes = sum(t.row_group(i).total_byte_size for t in totals for i in range(t.num_row_groups))
+    chunk = max(1, min(ZARR_CHUNK, ZARR_BYTES * n_rows // max(n_bytes, 1), n_rows))
     for column in schema:
         text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
         group.create_array(
             column.name,
             shape=(n_rows,),
-            chunks=(ZARR_CHUNK,),
+            chunks=(chunk,),
             dtype=str if text else column.type.to_pandas_dtype(),
-            compressors=layout.codecs("none", 1),
+            compressors=[Crc32cCodec()],
             dimension_names=("task",),
             config={"write_empty_chunks": True},
         )
     start = 0
-    for table in _regrouped(parts):
+    for table in _regrouped(parts, chunk):
         for name in schema.names:
-            values = table.column(name).to_numpy()
-            group[name][start : start + len(values)] = values
+            group[name][start : start + len(table)] = table.column(name).to_numpy()
         start += len(table)
+    group.attrs[ATTRIBUTE] = {
+        "kind": KIND,
+        "format_version": FORMAT_VERSION,
+        "columns": schema.names,
+        "n_tasks": n_rows,
+    }
 
 
-def _regrouped(parts: list[Path]) -> Iterator[Any]:
-    """Tables of `ZARR_CHUNK` rows, the last one shorter."""
+def _regrouped(parts: list[Path], n_rows: int) -> Iterator[Any]:
+    """Tables of `n_rows` rows, the last one shorter."""
     waiting: list[Any] = []
     for part in parts:
-        for batch in pq.ParquetFile(part).iter_batches(batch_size=ZARR_CHUNK):
-            waiting.append(batch)
-            if sum(map(len, waiting)) >= ZARR_CHUNK:
-                table = pa.Table.from_batches(waiting)
-                yield table.slice(0, ZARR_CHUNK)
-                waiting = table.slice(ZARR_CHUNK).to_batches()
+        with pq.ParquetFile(part) as file:
+            for batch in file.iter_batches(batch_size=n_rows):
+                waiting.append(batch)
+                if sum(map(len, waiting)) >= n_rows:
+                    table = pa.Table.from_batches(waiting)
+                    yield table.slice(0, n_rows)
+                    waiting = table.slice(n_rows).to_batches()
     if sum(map(len, waiting)):
         yield pa.Table.from_batches(waiting)
