@@ -8,7 +8,7 @@ import tempfile
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 from rich.console import Console
@@ -254,7 +254,14 @@ def assign(model: Path, store: Path, out: Path, scheduler: str | None, as_json: 
 @click.argument("out", type=EXISTING)
 @click.option("--method", type=click.Choice(["bayes", "map"]), default="bayes", show_default=True)
 @as_json
-def predict(model: Path, support: str, query: str, out: Path, method: str, as_json: bool) -> None:
+def predict(
+    model: Path,
+    support: str,
+    query: str,
+    out: Path,
+    method: Literal["bayes", "map"],
+    as_json: bool,
+) -> None:
     """Predict the rows of a query FILE from the support examples of their tasks; write OUT."""
     from daskmlr.ingest import predict_tables
     from daskmlr.model import Model

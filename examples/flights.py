@@ -87,18 +87,27 @@ def rmse(rows: Rows, predicted: np.ndarray) -> float:
     return float(np.sqrt(np.mean((rows.y - predicted) ** 2)))
 
 
-def in_words(model: Model) -> None:
+def in_words(model: Model, encoding: FeatureEncoding) -> None:
+    """Say each component by the features that move the arrival most, per spread of the feature."""
     print(
         f"{model.n_components} components after {model.n_iter} passes, log-likelihood "
         f"{model.log_likelihood / model.n_rows:.4f} per flight:"
     )
     for i in range(model.n_components):
-        strongest = np.argsort(-np.abs(model.coef[i] * model.scale))[:6]
-        words = ", ".join(f"{model.feature_names[j]} {model.coef[i, j]:+.3g}" for j in strongest)
         print(
-            f"  {i}: {model.weights[i]:.0%} of aircraft, typical error "
-            f"{np.sqrt(model.noise_variance[i]):.1f} min; minutes per unit: {words}"
+            f"  {i}: {model.weights[i]:.0%} of aircraft, arriving within "
+            f"{np.sqrt(model.noise_variance[i]):.1f} min of what is foretold:"
         )
+        for j in np.argsort(-np.abs(model.coef[i] * model.scale))[:5]:
+            column, _, level = model.feature_names[j].partition("=")
+            change = model.coef[i, j]
+            moves = f"{abs(change):.3g} min {'later' if change > 0 else 'earlier'}"
+            if level:
+                print(
+                    f"       {column} {level} instead of {encoding.categories[column][0]}: {moves}"
+                )
+            else:
+                print(f"       each further unit of {column}: {moves}")
 
 
 def main() -> None:
@@ -124,10 +133,9 @@ def main() -> None:
             MixedLinearRegression(k, random_state=options.seed).fit(tasks).model_
             for k in options.n_components
         ]
-    for model in models:
-        in_words(model)
-
     encoding = FeatureEncoding.from_dict(tasks.encoding)
+    for model in models:
+        in_words(model, encoding)
     train, support, query = (rows_of(frame, encoding) for frame in frames)
     pooled = np.linalg.lstsq(train.A, train.y, rcond=None)[0]
     scores = {"pooled least squares": rmse(query, query.A @ pooled)}
