@@ -156,12 +156,12 @@ def test_fractional_task_ids(tmp_path):
 def test_outputs_that_cannot_be(tmp_path):
     taken = tmp_path / "taken.csv"
     taken.write_text("precious")
-    with pytest.raises(PathExistsError, match="taken.csv exists"):
+    with pytest.raises(PathExistsError, match=r"taken\.csv exists"):
         predict_tables(MODEL, "nowhere.csv", "nowhere.csv", taken)
     assert taken.read_text() == "precious"
     with pytest.raises(InputError, match=r"\.csv or \.parquet file, got .*out.xls"):
         predict_tables(MODEL, "nowhere.csv", "nowhere.csv", tmp_path / "out.xls")
-    with pytest.raises(StoreError, match="folder .*no of the output does not exist"):
+    with pytest.raises(StoreError, match=r"folder .*no of the output does not exist"):
         predict_tables(MODEL, "nowhere.csv", "nowhere.csv", tmp_path / "no" / "out.csv")
-    with pytest.raises(InputError, match="there is no file or folder nowhere.csv"):
+    with pytest.raises(InputError, match=r"there is no file or folder nowhere\.csv"):
         predict_tables(MODEL, "nowhere.csv", "nowhere.csv", tmp_path / "out.csv")

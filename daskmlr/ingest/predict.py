@@ -209,8 +209,8 @@ def _whole(series: pd.Series[Any], where: object) -> NDArray[np.int64]:
     if odd.any():
         row = int(np.argmax(odd))
         raise InputError(
-            f"{where}: task {float(values[row])} in row {row + 1} is not a whole number: task ids are "
-            "integers or text"
+            f"{where}: task {float(values[row])} in row {row + 1} is not a whole number: "
+            "task ids are integers or text"
         )
     return values.astype(np.int64)
 
