@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 from numcodecs import Blosc
-from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from daskmlr.errors import StoreError
 
@@ -184,9 +184,7 @@ def codecs(codec: str, itemsize: int) -> list[Any]:
     """Bytes-to-bytes codecs of a chunk: the chosen compressor, then the checksum."""
     if codec == "none":
         return [Crc32cCodec()]
-    blosc = BloscCodec(
-        typesize=itemsize, cname=codec, clevel=_LEVEL[codec], shuffle=BloscShuffle.shuffle
-    )
+    blosc = BloscCodec(typesize=itemsize, cname=codec, clevel=_LEVEL[codec], shuffle="shuffle")
     return [blosc, Crc32cCodec()]
 
 

@@ -50,6 +50,17 @@ class TaskStore:
         Who wrote and appended what.
     facts : Facts
         The attributes as they stand in the store.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from daskmlr import create_tasks, open_tasks
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with create_tasks(f"{folder}/tasks", feature_names=["age"]) as writer:
+    ...         writer.write([[30.0], [31.0], [50.0]], [0.0, 1.0, 0.0], [2, 1], ["ann", "bob"])
+    ...     tasks = open_tasks(f"{folder}/tasks")
+    ...     tasks.task_ids().tolist(), tasks.task_sizes().tolist(), tasks.read_block(0).n_rows
+    (['ann', 'bob'], [2, 1], 3)
     """
 
     def __init__(self, path: str, group: zarr.Group, facts: layout.Facts):
