@@ -28,7 +28,9 @@ MIB = 1 << 20
 # DuckDB holds to its limit but for what its readers and the allocator take besides.
 SHARE = 0.8
 MIN_ENGINE_BYTES = 64 * MIB
-BYTES_PER_THREAD = 128 * MIB
+# A thread that sorts wants so much besides what it reads with; all may take a part of the memory.
+SORT_BYTES_PER_THREAD = 64 * MIB
+THREADS_SHARE = 0.6
 POLL_SECONDS = 0.25
 
 
@@ -57,11 +59,18 @@ class Engine:
             config={
                 "memory_limit": f"{int(self._memory * SHARE) // MIB}MiB",
                 "temp_directory": str(self.scratch / "spill"),
-                "threads": max(1, min(CPU_COUNT, self._memory // BYTES_PER_THREAD)),
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
             }
         )
+        # progress is asked for, never printed; a whole row group is not to be read at once
+        for setting in (
+            "enable_progress_bar = true",
+            "enable_progress_bar_print = false",
+            "disable_parquet_prefetching = true",
+        ):
+            self._connection.execute(f"SET {setting}")
+        self.set_threads(0)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -72,6 +81,12 @@ class Engine:
         """Tell how far a stage is."""
         if self._progress is not None:
             self._progress(stage, done, total)
+
+    def set_threads(self, reading_bytes: int) -> None:
+        """Use as many threads as fit, if each needs so many bytes to read the input."""
+        each = reading_bytes + SORT_BYTES_PER_THREAD
+        threads = min(CPU_COUNT, int(THREADS_SHARE * self._memory) // each)
+        self._connection.execute(f"SET threads = {max(threads, 1)}")
 
     def run(self, query: str, stage: str | None = None) -> list[tuple[Any, ...]]:
         """Run a query to its end; with `stage`, show how far it is."""
@@ -149,9 +164,9 @@ def engine_memory(limit: str | int | None, reserved: int) -> int:
     left = total - reserved
     if left < MIN_ENGINE_BYTES:
         raise PlanError(
-            f"memory_limit is {format_bytes(total)}, of which {format_bytes(reserved)} go to the "
-            f"blocks that are written: {format_bytes(max(left, 0))} are left to sort, "
-            f"{format_bytes(MIN_ENGINE_BYTES)} are needed. Raise memory_limit to "
+            f"memory_limit is {format_bytes(total)}, of which {format_bytes(reserved)} are for "
+            f"Python and the blocks that are written: {format_bytes(max(left, 0))} are left to "
+            f"sort, {format_bytes(MIN_ENGINE_BYTES)} are needed. Raise memory_limit to "
             f"{format_bytes(reserved + MIN_ENGINE_BYTES)}, or lower block_bytes"
         )
     return left
@@ -199,7 +214,8 @@ def errors_named(memory: int = 0) -> Iterator[None]:
             ) from error
         if isinstance(error, duckdb.OutOfMemoryException) or "Out of Memory" in text:
             raise PlanError(
-                f"sorting does not fit into {format_bytes(memory)}: raise memory_limit"
+                f"reading and sorting do not fit into {format_bytes(memory)}: raise memory_limit, "
+                "or write the input with smaller row groups"
             ) from error
         raise InputError(f"the input cannot be read: {_brief(text)}") from error
 

@@ -22,7 +22,7 @@ from daskmlr.ingest.engine import check_space, literal, quoted
 from daskmlr.storage.publish import no_space_named
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from daskmlr.ingest.engine import Engine
 
@@ -32,7 +32,12 @@ CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None", "<NA>")
 CATEGORY = "category of "
 DELIMITERS = (",", ";", "\t", "|")
-GROUP_ROWS = 1 << 16
+# About the size of a row group that is written here.
+GROUP_BYTES = 8 << 20
+# Pages are about so long, except DuckDB's, which are as long as their chunk.
+PAGE_BYTES = 1 << 20
+# Buffers of a page that reading may hold: as measured, rounded up.
+PAGE_BUFFERS, DUCKDB_PAGE_BUFFERS = 2, 4
 
 
 @dataclass(frozen=True)
@@ -45,20 +50,20 @@ class Inputs:
         In the order of their rows.
     names : tuple of str
         What the user calls each.
-    provenance : tuple of str
-        What the user gave.
     untyped : bool
         The files come from CSV: every column is text.
     kinds : dict of str to str
         Columns in order; "number", "text", "time", either of the first two with "category of "
         before it, "nothing" (no value at all), or the name of a type that cannot be used.
+    reading_bytes : int
+        What a thread may need to read the columns.
     """
 
     files: tuple[Path, ...]
     names: tuple[str, ...]
-    provenance: tuple[str, ...]
     untyped: bool
     kinds: dict[str, str]
+    reading_bytes: int
 
 
 def match_files(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[Path]:
@@ -105,7 +110,7 @@ def open_inputs(inputs: Any, columns: Sequence[str] | None, engine: Engine) -> I
     names = tuple(str(file) for file in found)
     untyped = _format(found[0]) == "csv"
     files = _of_csv(found, columns, engine) if untyped else found
-    return _checked(files, names, names, columns, untyped=untyped)
+    return _checked(files, names, columns, untyped=untyped)
 
 
 def _match(path: str) -> list[Path]:
@@ -145,7 +150,6 @@ def _endings() -> str:
 def _checked(
     files: Sequence[Path],
     names: Sequence[str],
-    provenance: Sequence[str],
     columns: Sequence[str] | None,
     *,
     untyped: bool,
@@ -153,6 +157,7 @@ def _checked(
     """Check that the files have rows and that their columns agree."""
     kinds: dict[str, str] | None = None
     kept: list[tuple[Path, str]] = []
+    reading_bytes = 0
     for file, name in zip(files, names, strict=True):
         try:
             footer = pq.read_metadata(file)
@@ -162,15 +167,39 @@ def _checked(
             continue
         kept.append((file, name))
         kinds = _merged(kinds, _kinds(footer.schema.to_arrow_schema(), columns, name), kept)
+        reading_bytes = max(reading_bytes, _reading_bytes(footer, kinds))
     if kinds is None:
         raise InputError(f"the input is empty: {', '.join(names[:3])} without a row")
     return Inputs(
         tuple(file for file, _ in kept),
         tuple(name for _, name in kept),
-        tuple(provenance),
         untyped,
         kinds,
+        reading_bytes,
     )
+
+
+def _reading_bytes(footer: pq.FileMetaData, columns: Container[str]) -> int:
+    """Bytes that a thread may need to read one row group of a file."""
+    whole = str(footer.created_by).startswith("DuckDB")
+    most = 0
+    for index in range(footer.num_row_groups):
+        group = footer.row_group(index)
+        chunks = [group.column(j) for j in range(group.num_columns)]
+        pages = [
+            chunk.total_uncompressed_size
+            if whole
+            else min(chunk.total_uncompressed_size, PAGE_BYTES)
+            for chunk in chunks
+            if chunk.path_in_schema in columns
+        ]
+        # buffers are powers of two
+        most = max(most, sum(1 << page.bit_length() for page in pages))
+    return most * (DUCKDB_PAGE_BUFFERS if whole else PAGE_BUFFERS)
+
+
+def _group_rows(n_columns: int) -> int:
+    return max(GROUP_BYTES // (8 * max(n_columns, 1)) // 2048, 1) * 2048
 
 
 def _kinds(schema: pa.Schema, columns: Sequence[str] | None, where: str) -> dict[str, str]:
@@ -232,8 +261,8 @@ def _of_pandas(frame: pd.DataFrame, columns: Sequence[str] | None, engine: Engin
     table = pa.table({name: _arrow(frame[name]) for name in wanted})
     file = engine.scratch / "frame.parquet"
     with no_space_named(file):
-        pq.write_table(table, file, row_group_size=GROUP_ROWS)
-    return _checked([file], ["the data frame"], ["pandas.DataFrame"], columns, untyped=False)
+        pq.write_table(table, file, row_group_size=_group_rows(len(wanted)))
+    return _checked([file], ["the data frame"], columns, untyped=False)
 
 
 def _of_dask(frame: Any, columns: Sequence[str] | None, engine: Engine) -> Inputs:
@@ -257,7 +286,7 @@ def _of_dask(frame: Any, columns: Sequence[str] | None, engine: Engine) -> Input
             "temporary_directory that all workers share"
         )
     names = [f"partition {index} of the data frame" for index in range(n_parts)]
-    return _checked(files, names, ["dask.dataframe.DataFrame"], columns, untyped=False)
+    return _checked(files, names, columns, untyped=False)
 
 
 def _text_names(frame: Any) -> Any:
@@ -315,7 +344,7 @@ def _of_csv(files: Sequence[Path], columns: Sequence[str] | None, engine: Engine
         names = ", ".join(map(quoted, wanted))
         engine.run(
             f"COPY (SELECT {names} FROM read_csv({literal(file)}, {options})) "  # noqa: S608 - quoted
-            f"TO {literal(out[-1])} (FORMAT parquet, ROW_GROUP_SIZE {GROUP_ROWS})"
+            f"TO {literal(out[-1])} (FORMAT parquet, ROW_GROUP_SIZE {_group_rows(len(wanted))})"
         )
     engine.show("read", len(files), len(files))
     return out

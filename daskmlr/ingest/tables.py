@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from daskmlr.storage.tasks import TaskStore
     from daskmlr.storage.writing import TaskWriter
 
+# Python with the libraries that are loaded.
+PROCESS_BYTES = 220 << 20
 # Rows come from the sort in batches of about so many bytes of features.
 BATCH_BYTES = 4 << 20
 # A block that waits, the one it is cut from, the one that is written, and its encoded form, ...
@@ -87,8 +89,8 @@ def ingest(
     block_bytes : int, optional
         Size of a block of the store; a task may not be larger.
     memory_limit : str or int, optional
-        Memory to use, such as ``"1GB"``, besides the 200 MB or so of Python and its libraries. By
-        default half of the machine's, or of what its cgroup allows.
+        Memory that the process may use, such as ``"1GB"``, a data frame that is given not counted.
+        By default half of the machine's, or of what its cgroup allows.
     temporary_directory : path, optional
         Where to sort; by default beside `out`. Of Dask data frames it must be shared by the
         workers.
@@ -130,15 +132,15 @@ def ingest(
     target_path = refuse_existing(out)
     _check_parameters(task, target, features, categorical, missing, dtype)
     block_bytes = layout.BLOCK_BYTES if block_bytes is None else block_bytes
-    memory = engine_memory(
-        memory_limit, BLOCKS_IN_MEMORY * block_bytes + BATCHES_IN_MEMORY * BATCH_BYTES
-    )
+    reserved = PROCESS_BYTES + BLOCKS_IN_MEMORY * block_bytes + BATCHES_IN_MEMORY * BATCH_BYTES
+    memory = engine_memory(memory_limit, reserved)
     folder = target_path.parent if temporary_directory is None else Path(temporary_directory)
     if not folder.is_dir():
         raise InputError(f"temporary_directory {folder} is not a folder: create it")
     wanted = None if features is None else [task, target, *features]
     with shown(progress) as show, Engine(folder, target_path.name, memory, show) as engine:
         found = open_inputs(inputs, wanted, engine)
+        engine.set_threads(found.reading_bytes)
         check_columns([task, target], found.kinds, found.names[0])
         names = list(found.kinds) if features is None else features
         columns = read_columns(
@@ -159,7 +161,7 @@ def ingest(
             dtype=dtype,
             block_bytes=block_bytes,
             encoding=seen.encoding.to_dict(),
-            provenance=_provenance(found, seen),
+            provenance=_provenance(seen),
         ) as writer:
             _write(engine, columns, seen, writer, np.dtype(dtype))
     return open_tasks(out)
@@ -285,10 +287,10 @@ def _joined(one: _Rows, other: _Rows) -> _Rows:
     return _Rows(X, y, sizes, other.ids)
 
 
-def _provenance(found: Inputs, seen: Survey) -> dict[str, Any]:
+def _provenance(seen: Survey) -> dict[str, Any]:
+    """What became of the rows, and not where they came from: equal rows give equal stores."""
     return {
         "command": "ingest",
-        "inputs": list(found.provenance),
         "rows_read": seen.rows_read,
         "rows_dropped": seen.rows_read - seen.rows_kept,
         "missing": seen.missing,
