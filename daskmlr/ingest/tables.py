@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from daskmlr.ingest.columns import Column
     from daskmlr.ingest.engine import Progress
-    from daskmlr.ingest.inputs import Inputs
     from daskmlr.ingest.survey import Survey
     from daskmlr.storage.tasks import TaskStore
     from daskmlr.storage.writing import TaskWriter
@@ -288,7 +287,7 @@ def _joined(one: _Rows, other: _Rows) -> _Rows:
 
 
 def _provenance(seen: Survey) -> dict[str, Any]:
-    """What became of the rows, and not where they came from: equal rows give equal stores."""
+    """Say what became of the rows, not where they came from: equal rows give equal stores."""
     return {
         "command": "ingest",
         "rows_read": seen.rows_read,
