@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 NOISE_FLOOR = 1e-8
 RIDGE = 1e-6
-MIN_RESTARTS = 4
+MIN_RESTARTS = 8
 # Restarts agree when an example's likelihoods differ by less than so many tolerances.
 AGREEMENT = 10
 
