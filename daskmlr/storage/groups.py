@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
-from zarr.codecs import Crc32cCodec
 
-from daskmlr.errors import DamagedStoreError, StoreError
+from daskmlr.errors import DamagedStoreError, InputError, StoreError
+from daskmlr.storage.layout import ATTRIBUTE, codecs
 from daskmlr.storage.publish import publishing
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
-ATTRIBUTE = "daskmlr"
+# Entries of the attributes beside the facts.
+OWN_ENTRIES = ("kind", "format_version", "arrays")
 
 
 def save_group(
@@ -36,13 +37,28 @@ def save_group(
     kind, version
         Checked by `load_group`.
     arrays, facts
-        By name; a name may not stand in both.
+        By name; a name may not stand in both, and not be one of `OWN_ENTRIES`.
 
     Raises
     ------
+    InputError
+        If a name is given twice.
     PathExistsError
     NoSpaceError
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = f"{folder}/line"
+    ...     save_group(path, kind="line", version=1, arrays={"a": np.ones(2)}, facts={"b": 3})
+    ...     content = load_group(path, kind="line", version=1)
+    >>> content["a"].tolist(), content["b"]
+    ([1.0, 1.0], 3)
     """
+    twice = sorted((arrays.keys() & facts.keys()) | ({*arrays, *facts} & set(OWN_ENTRIES)))
+    if twice:
+        raise InputError(f"names of a {kind} must be distinct, and these are taken: {twice}")
     with publishing(path) as staging:
         group = zarr.create_group(str(staging), zarr_format=3)
         for name, values in arrays.items():
@@ -51,50 +67,58 @@ def save_group(
                 shape=values.shape,
                 chunks=tuple(max(n, 1) for n in values.shape),
                 dtype=values.dtype,
-                compressors=[Crc32cCodec()],
+                compressors=codecs("none", 1),
                 config={"write_empty_chunks": True},
             )
             array[...] = values
-        group.attrs[ATTRIBUTE] = {"kind": kind, "format_version": version, **facts}
+        own = {"kind": kind, "format_version": version, "arrays": sorted(arrays)}
+        group.attrs[ATTRIBUTE] = {**own, **facts}
 
 
 def load_group(path: str | os.PathLike[str], *, kind: str, version: int) -> dict[str, Any]:
     """Read a group written by `save_group`: arrays and facts by name.
 
+    What else may lie in the group is left alone.
+
     Raises
     ------
     StoreError
-        If `path` is not such a group, or of a newer format.
+        If `path` is not such a group, or of another format version.
     DamagedStoreError
-        If an array cannot be read.
+        If an array is missing or cannot be read.
     """
     if not Path(path).exists():
         raise StoreError(f"there is no {kind} at {path}")
     try:
         group = zarr.open_group(str(path), mode="r", zarr_format=3)
+        content = dict(group.attrs).get(ATTRIBUTE)
     except Exception as error:
         raise StoreError(f"{path} is not a {kind}: {error}") from error
-    facts = dict(group.attrs).get(ATTRIBUTE)
-    found = facts.get("kind", "daskmlr-tasks") if isinstance(facts, dict) else "other Zarr group"
-    if found != kind or not isinstance(facts, dict):
-        raise StoreError(f"{path} is not a {kind} but a {found}")
-    if facts["format_version"] != version:
+    found = content.get("kind") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or found != kind:
+        what = f"a {found}" if found else "some other Zarr group"
+        raise StoreError(f"{path} is not a {kind} but {what}")
+    if content.get("format_version") != version:
         raise StoreError(
-            f"{path} has format version {facts['format_version']}, this daskmlr reads {version}: "
-            "use the daskmlr that wrote it, or a newer one"
+            f"{path} has format version {content.get('format_version')}, this daskmlr reads "
+            f"{version}: use the daskmlr that wrote it, or a newer one"
         )
-    content: dict[str, Any] = dict(facts)
-    for name, array in group.arrays():
-        content[name] = _read(array, f"{path}/{name}")
-    return content
+    facts = {name: value for name, value in content.items() if name not in OWN_ENTRIES}
+    return facts | {name: _read(group, name, path) for name in content.get("arrays", ())}
 
 
-def _read(array: Any, where: str) -> np.ndarray:
-    if array.nchunks_initialized < array.nchunks:
-        raise DamagedStoreError(f"a chunk of {where} is missing: restore it, or fit again")
+def _read(group: zarr.Group, name: str, path: str | os.PathLike[str]) -> np.ndarray:
     try:
-        return np.asarray(array[...])
-    except Exception as error:
-        raise DamagedStoreError(
-            f"{where} cannot be read ({error}): restore it, or fit again"
-        ) from error
+        array = group[name]
+        if array.nchunks_initialized == array.nchunks:
+            return np.asarray(array[...])
+        reason: object = "its chunk is missing"
+    except KeyError:
+        reason = "it is missing"
+    except (MemoryError, OSError):
+        raise  # of the machine, not of the group
+    except Exception as error:  # codecs and metadata raise many kinds
+        reason = error
+    raise DamagedStoreError(
+        f"array {name!r} of {path} is damaged: {reason}. Restore it from a copy, or make it again"
+    )

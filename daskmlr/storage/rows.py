@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
-from zarr.codecs import Crc32cCodec
 
 from daskmlr.errors import InputError, StoreError
-from daskmlr.storage.layout import ATTRIBUTE
+from daskmlr.storage.layout import ATTRIBUTE, codecs
 from daskmlr.storage.publish import (
     no_space_named,
     publishing,
@@ -75,9 +74,13 @@ def write_rows_part(staging: str, part: int, batches: Iterable[dict[str, np.ndar
     NoSpaceError
     """
     final = _part(Path(staging), part)
-    partial = Path(tempfile.mkdtemp(dir=staging)) / final.name
     writer: Any = None
-    with no_space_named(final):
+    with (
+        no_space_named(final),
+        # of its own, so that two attempts at one part do not meet
+        tempfile.TemporaryDirectory(dir=staging, ignore_cleanup_errors=True) as attempt,
+    ):
+        partial = Path(attempt, final.name)
         try:
             for batch in batches:
                 table = pa.table(_flat(batch))
@@ -92,7 +95,6 @@ def write_rows_part(staging: str, part: int, batches: Iterable[dict[str, np.ndar
         if writer is None:
             raise InputError(f"part {part} has no rows: give at least one batch")
         partial.replace(final)
-        partial.parent.rmdir()
 
 
 def finish_rows(staging: str, out: str | os.PathLike[str], n_parts: int) -> None:
@@ -137,7 +139,8 @@ def abandon_rows(staging: str) -> None:
 
 
 def _part(folder: Path, part: int) -> Path:
-    return folder / f"part-{part:05d}.parquet"
+    # readers of a folder take its files in the order of their names
+    return folder / f"part-{part:07d}.parquet"
 
 
 def _flat(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -169,26 +172,27 @@ def _changed(before: Any, after: Any, where: str, there: str) -> str:
 
 def _write_zarr(root: Path, parts: list[Path], schema: Any) -> None:
     """One array per column; batches are regrouped, so that every chunk is written once."""
-    group = zarr.create_group(str(root), zarr_format=3, overwrite=True)
+    group = zarr.create_group(str(root), zarr_format=3)
     totals = [pq.read_metadata(part) for part in parts]
     n_rows = sum(total.num_rows for total in totals)
     n_bytes = sum(t.row_group(i).total_byte_size for t in totals for i in range(t.num_row_groups))
     chunk = max(1, min(ZARR_CHUNK, ZARR_BYTES * n_rows // max(n_bytes, 1), n_rows))
+    arrays = {}  # kept: opened again they would leave out chunks equal to the fill value
     for column in schema:
         text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-        group.create_array(
+        arrays[column.name] = group.create_array(
             column.name,
             shape=(n_rows,),
             chunks=(chunk,),
             dtype=str if text else column.type.to_pandas_dtype(),
-            compressors=[Crc32cCodec()],
+            compressors=codecs("none", 1),
             dimension_names=("task",),
             config={"write_empty_chunks": True},
         )
     start = 0
     for table in _regrouped(parts, chunk):
-        for name in schema.names:
-            group[name][start : start + len(table)] = table.column(name).to_numpy()
+        for name, array in arrays.items():
+            array[start : start + len(table)] = table.column(name).to_numpy()
         start += len(table)
     group.attrs[ATTRIBUTE] = {
         "kind": KIND,

@@ -19,7 +19,7 @@ from daskmlr.storage.tasks import open_tasks
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
     from numpy.typing import ArrayLike, NDArray
@@ -58,10 +58,12 @@ class TaskWriter:
         self._dtype = np.dtype(facts.dtype)
         self._row_bytes = (len(facts.feature_names) + 1) * self._dtype.itemsize
         self._moments = RunningMoments(facts)
+        self._arrays: dict[str, zarr.Array] = {}
         self._columns: dict[str, TaskColumn] = {}
         self._last_id: object = None
         self._stack = ExitStack()
         self._buffer: BlockBuffer | None = None
+        self._failed = False
 
     def __enter__(self) -> TaskWriter:
         with self._stack:  # closes what was opened if this fails
@@ -88,7 +90,7 @@ class TaskWriter:
             self._stack.__exit__(kind, error, trace)
         else:
             with self._stack:
-                self._thread.submit(self._finish).result()
+                self._run(self._finish)
         self._buffer = None
 
     def write(
@@ -160,11 +162,19 @@ class TaskWriter:
         while task < len(sizes):
             stop = int(np.searchsorted(ends, row + buffer.room, side="right"))
             if stop == task:
-                self._thread.submit(self._write_block, buffer).result()
+                self._run(self._write_block, buffer)
                 continue
             stop_row = int(ends[stop - 1])
             buffer.add(X[row:stop_row], y[row:stop_row], sizes[task:stop], keys[task:stop])
             task, row = stop, stop_row
+
+    def _run(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Write in the thread; what failed half-way is not published, even if it is caught."""
+        if self._failed:
+            raise StoreError(f"a block of {self._path} could not be written: nothing is kept")
+        self._failed = True
+        self._thread.submit(function, *arguments).result()
+        self._failed = False
 
     def _write_block(self, buffer: BlockBuffer) -> None:
         facts = self._facts
@@ -173,7 +183,7 @@ class TaskWriter:
         self._moments.add(*buffer.rows, before=facts.n_rows)
         start, stop = (i * facts.block_rows for i in (facts.n_blocks, facts.n_blocks + 1))
         for name, values in zip(("x", "y"), buffer.padded(facts.block_rows), strict=True):
-            array = self._group[name]
+            array = self._arrays[name]
             if array.shape[0] < stop:  # grown by doubling: each growth rewrites metadata
                 array.resize((2 * stop, *array.shape[1:]))
             array[start:stop] = values
@@ -201,7 +211,7 @@ class TaskWriter:
             ("block_tasks", "int64"),
         ):
             of_rows = name in ("x", "y")
-            array = self._group.create_array(
+            self._arrays[name] = array = self._group.create_array(
                 name,
                 shape=(0, *facts.shape(name)[1:]),
                 chunks=facts.chunks(name),
@@ -239,8 +249,7 @@ class TaskWriter:
 
     def _trim(self, facts: layout.Facts) -> None:
         """Cut off what lies beyond the counts."""
-        for name in layout.DIMENSIONS:
-            array = self._group[name]
+        for name, array in self._arrays.items():
             if array.shape != facts.shape(name):
                 array.resize(facts.shape(name))
 
@@ -254,6 +263,7 @@ class TaskWriter:
         for stray in Path(self._path).rglob("*.partial"):  # of a write that was killed
             stray.unlink()
         self._group = zarr.open_group(str(self._path), mode="r+", zarr_format=3)
+        self._arrays = {name: self._group[name] for name in layout.DIMENSIONS}
         self._stack.enter_context(self._put_back_on_error())
         for name, length, read in (
             ("task_size", store.n_tasks, store.task_sizes),
@@ -261,7 +271,7 @@ class TaskWriter:
             ("block_tasks", store.n_blocks + 1, lambda i, j: store.block_tasks[i:j]),
         ):
             start = length - length % store.facts.chunks(name)[0]
-            self._columns[name] = TaskColumn(self._group[name], read(start, length), start)
+            self._columns[name] = TaskColumn(self._arrays[name], read(start, length), start)
         self._last_id = store.task_ids(store.n_tasks - 1).item(0)
 
     @contextmanager

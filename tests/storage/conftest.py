@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -103,3 +106,19 @@ class Tasks:
 @pytest.fixture(scope="session")
 def tasks():
     return Tasks
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 8 MiB."""
+    if os.name == "nt" or os.geteuid() != 0 or not shutil.which("mount"):
+        pytest.skip("only root can mount the small file system that this test fills")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], check=False
+    )
+    if mounted.returncode:
+        pytest.skip("this container may not mount the small file system that this test fills")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)

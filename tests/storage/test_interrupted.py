@@ -102,6 +102,26 @@ def test_an_exception_puts_an_append_back(tasks, tmp_path, monkeypatch, when):
     open_tasks(path).validate(deep=True)
 
 
+def test_a_block_that_failed_is_not_published_though_the_error_was_caught(
+    tasks, tmp_path, monkeypatch
+):
+    def fail(*_):
+        raise OSError("the disk coughs")
+
+    table = tasks.table([4] * 5)
+    with (  # noqa: PT012 - leaving the writer raises
+        pytest.raises(StoreError, match="could not be written: nothing is kept"),
+        create_tasks(tmp_path / "t", feature_names=["a", "b", "c"], block_bytes=4 * 32) as writer,
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(layout, "choose_codec", fail)
+            with pytest.raises(OSError, match="coughs"):
+                tasks.feed(writer, table)
+        with suppress(StoreError):
+            tasks.feed(writer, table)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_interrupt_after_publishing_leaves_the_new_tasks(tasks, tmp_path, monkeypatch):
     path = tasks.write(tmp_path / "t", tasks.table([2, 3]), block_rows=4)
     real = type(append_tasks(path))._finish
@@ -192,22 +212,6 @@ def test_somebody_else_took_the_name_meanwhile(tasks, tmp_path):
         (tmp_path / "t").write_text("mine")
     assert [entry.name for entry in tmp_path.iterdir()] == ["t"]
     assert (tmp_path / "t").read_text() == "mine"
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 8 MiB."""
-    if os.name == "nt" or os.geteuid() != 0 or not shutil.which("mount"):
-        pytest.skip("only root can mount the small file system that this test fills")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], check=False
-    )
-    if mounted.returncode:
-        pytest.skip("this container may not mount the small file system that this test fills")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_full_disk_while_writing(tasks, small_disk):

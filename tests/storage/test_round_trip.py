@@ -14,7 +14,7 @@ from daskmlr.storage.tasks import open_tasks
 from daskmlr.storage.writing import append_tasks, create_tasks
 
 # Every example writes files: slow on a busy disk, so there is no deadline.
-ON_DISK = settings(deadline=None, max_examples=30)
+ON_DISK = settings(deadline=None, max_examples=20)
 INTS = st.integers(-(2**63) + 1, 2**63 - 1)
 
 

@@ -1,17 +1,26 @@
 """Rows written in parts, in any order and more than once, are one table."""
 
+import weakref
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daskmlr.errors import IncompleteStoreError, InputError, PathExistsError, StoreError
+from daskmlr.errors import (
+    IncompleteStoreError,
+    InputError,
+    NoSpaceError,
+    PathExistsError,
+    StoreError,
+)
 from daskmlr.storage import rows
 from daskmlr.storage.rows import abandon_rows, finish_rows, start_rows, write_rows_part
 from daskmlr.storage.tasks import open_tasks
@@ -63,9 +72,15 @@ def test_parquet(tmp_path, order):
     n = write(tmp_path / "r.parquet", [5, 1, 9], order)
     assert [p.name for p in tmp_path.iterdir()] == ["r.parquet"]
     assert sorted(p.name for p in (tmp_path / "r.parquet").iterdir()) == [
-        f"part-0000{i}.parquet" for i in range(3)
+        f"part-000000{i}.parquet" for i in range(3)
     ]
     same(pd.read_parquet(tmp_path / "r.parquet"), expected(n))
+    same(pyarrow.dataset.dataset(tmp_path / "r.parquet").to_table().to_pandas(), expected(n))
+
+
+def test_the_order_of_many_parts_is_that_of_their_names():
+    names = [rows._part(Path(), part).name for part in (0, 9, 10, 99_999, 100_000, 1_234_567)]
+    assert names == sorted(names)
 
 
 @settings(max_examples=15, deadline=None)
@@ -83,6 +98,9 @@ def test_zarr(tmp_path_factory, lengths, chunk):
     assert group["label"].chunks == (min(chunk, n),)
     assert group["label"].dtype == np.int32
     assert group["odd"].dtype == np.bool_
+    # chunks equal to the fill value too, so that one that is missing is one that was lost
+    for array in group.array_values():
+        assert array.nchunks_initialized == array.nchunks
     assert type(group["task"].metadata.codecs[-1]).__name__ == "Crc32cCodec"
 
 
@@ -182,3 +200,99 @@ def test_staging_is_a_hidden_sibling(tmp_path):
     staging = Path(start_rows(tmp_path / "r.parquet"))
     assert staging.parent == tmp_path
     assert staging.name.startswith(".r.parquet.staging-")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".zarr"])
+def test_a_part_written_again_replaces_itself(tmp_path, suffix):
+    out = tmp_path / f"r{suffix}"
+    staging = start_rows(out)
+    for part, start in [(0, 90), (1, 90), (1, 3), (0, 0)]:
+        write_rows_part(staging, part, [batch(start, start + 3)])
+    finish_rows(staging, out, 2)
+    same(pd.read_parquet(out) if suffix == ".parquet" else read_zarr(out), expected(6))
+
+
+def test_an_attempt_that_fails_leaves_the_part_as_it_was(tmp_path):
+    staging = start_rows(tmp_path / "r.parquet")
+    write_rows_part(staging, 0, [batch(0, 5)])
+
+    def failing():
+        yield batch(7, 9)
+        raise RuntimeError("the worker died")
+
+    for part in (0, 1):
+        with pytest.raises(RuntimeError, match="the worker died"):
+            write_rows_part(staging, part, failing())
+    assert [entry.name for entry in Path(staging).iterdir()] == ["part-0000000.parquet"]
+    finish_rows(staging, tmp_path / "r.parquet", 1)
+    same(pd.read_parquet(tmp_path / "r.parquet"), expected(5))
+
+
+def test_abandon_leaves_nothing_and_late_parts_fail(tmp_path):
+    staging = start_rows(tmp_path / "r.parquet")
+    write_rows_part(staging, 0, [batch(0, 2)])
+    for _ in range(2):
+        abandon_rows(staging)
+        assert list(tmp_path.iterdir()) == []
+        with pytest.raises(FileNotFoundError):
+            write_rows_part(staging, 1, [batch(0, 2)])
+
+
+def test_wide_columns_of_any_shape_and_layout(tmp_path):
+    staging = start_rows(tmp_path / "r.parquet")
+    cube = np.arange(12.0).reshape(2, 3, 2)
+    write_rows_part(staging, 0, [{"c": cube, "s": np.asfortranarray(cube[:, :, 0])}])
+    finish_rows(staging, tmp_path / "r.parquet", 1)
+    frame = pd.read_parquet(tmp_path / "r.parquet")
+    np.testing.assert_array_equal(frame.filter(like="c_"), cube.reshape(2, 6))
+    np.testing.assert_array_equal(frame.filter(like="s_"), cube[:, :, 0])
+
+
+def test_batches_are_held_one_at_a_time(tmp_path):
+    alive = []
+
+    def batches():
+        for start in range(0, 50_000, 1000):
+            yield {"v": (values := np.arange(start, start + 1000.0))}
+            alive.append(weakref.ref(values))
+            assert sum(ref() is not None for ref in alive) <= 2
+
+    write_rows_part(start_rows(tmp_path / "r.parquet"), 0, batches())
+    assert len(alive) == 50
+
+
+def test_publishing_zarr_holds_few_chunks(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows, "ZARR_CHUNK", 10_000)
+    staging = start_rows(tmp_path / "r.zarr")
+    for part in range(40):
+        values = np.random.default_rng(part).normal(size=20_001)
+        write_rows_part(staging, part, [{"v": values}])
+    held = []
+    real = rows._regrouped
+
+    def watched(parts, n_rows):
+        for table in real(parts, n_rows):
+            held.append(pa.total_allocated_bytes())
+            yield table
+
+    monkeypatch.setattr(rows, "_regrouped", watched)
+    before = pa.total_allocated_bytes()
+    finish_rows(staging, tmp_path / "r.zarr", 40)
+    assert len(held) == 81
+    assert max(held) - before < 40 * 20_001 * 8 / 5  # a fifth of the table
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".zarr"])
+def test_a_full_disk(small_disk, suffix):
+    out = small_disk / f"r{suffix}"
+    staging = start_rows(out)
+    noise = np.random.default_rng(0).normal(size=(20, 50_000))
+    with pytest.raises(NoSpaceError, match="no space left on the disk while writing"):
+        write_rows_part(staging, 0, ({"v": values} for values in np.tile(noise, (2, 1))))
+    # parts that fit, but not twice: a Zarr group is written beside them
+    write_rows_part(staging, 0, ({"v": values} for values in noise[:12]))
+    if suffix == ".zarr":
+        with pytest.raises(NoSpaceError, match=f"while writing {out}"):
+            finish_rows(staging, out, 1)
+    abandon_rows(staging)
+    assert list(small_disk.iterdir()) == []
