@@ -88,9 +88,9 @@ class Engine:
         threads = min(CPU_COUNT, int(THREADS_SHARE * self._memory) // each)
         self._connection.execute(f"SET threads = {max(threads, 1)}")
 
-    def run(self, query: str, stage: str | None = None) -> list[tuple[Any, ...]]:
-        """Run a query to its end; with `stage`, show how far it is."""
-        with errors_named(self._memory), self._shown(stage):
+    def run(self, query: str, reads: object = "the input") -> list[tuple[Any, ...]]:
+        """Run a query to its end; `reads` is named if it cannot be read."""
+        with errors_named(self._memory, reads):
             return list(self._connection.execute(query).fetchall())
 
     def row(self, query: str, stage: str | None = None) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def check_space(needs: list[tuple[Path, int, str]]) -> None:
 
 
 @contextmanager
-def errors_named(memory: int = 0) -> Iterator[None]:
+def errors_named(memory: int, reads: object = "the input") -> Iterator[None]:
     """Turn the engine's errors into ours."""
     try:
         yield
@@ -217,7 +217,7 @@ def errors_named(memory: int = 0) -> Iterator[None]:
                 f"reading and sorting do not fit into {format_bytes(memory)}: raise memory_limit, "
                 "or write the input with smaller row groups"
             ) from error
-        raise InputError(f"the input cannot be read: {_brief(text)}") from error
+        raise InputError(f"{reads} cannot be read: {_brief(text)}") from error
 
 
 def os_full(text: str) -> bool:

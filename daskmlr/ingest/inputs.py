@@ -81,20 +81,24 @@ def match_files(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
     twice = {str(file) for file in files if files.count(file) > 1}
     if twice:
         raise InputError(f"named more than once among the inputs: {', '.join(sorted(twice))}")
-    formats = {_format(file) for file in files}
+    formats = {file_format(file) for file in files}
     if len(formats) > 1:
         raise InputError("the inputs are both Parquet and CSV: ingest one format at a time")
     return files
 
 
-def open_inputs(inputs: Any, columns: Sequence[str] | None, engine: Engine) -> Inputs:
+def open_inputs(
+    inputs: Any, needed: Sequence[str], columns: Sequence[str] | None, engine: Engine
+) -> Inputs:
     """Find the files, or write a data frame or CSV to temporary ones, and check the schemas.
 
     Parameters
     ----------
     inputs : path, sequence of paths, pandas or dask DataFrame
+    needed : sequence of str
+        Columns that must be there.
     columns : sequence of str, optional
-        The columns that are needed; by default all.
+        Other columns to take; by default all.
     engine : Engine
 
     Raises
@@ -102,15 +106,19 @@ def open_inputs(inputs: Any, columns: Sequence[str] | None, engine: Engine) -> I
     InputError
     NoSpaceError
     """
+    if columns is not None:
+        columns = [*needed, *columns]
     if isinstance(inputs, pd.DataFrame):
-        return _of_pandas(inputs, columns, engine)
+        return _of_pandas(*_taken(inputs, needed, columns), engine)
     if is_dask_collection(inputs):
-        return _of_dask(inputs, columns, engine)
+        return _of_dask(*_taken(inputs, needed, columns), engine)
     found = match_files(inputs)
     names = tuple(str(file) for file in found)
-    untyped = _format(found[0]) == "csv"
+    untyped = file_format(found[0]) == "csv"
     files = _of_csv(found, columns, engine) if untyped else found
-    return _checked(files, names, columns, untyped=untyped)
+    opened = _checked(files, names, columns, untyped=untyped)
+    check_columns(needed, opened.kinds, names[0])
+    return opened
 
 
 def _match(path: str) -> list[Path]:
@@ -134,7 +142,8 @@ def _match(path: str) -> list[Path]:
     return [file for name in found for file in _match(str(name))]
 
 
-def _format(file: Path) -> str:
+def file_format(file: Path) -> str:
+    """Tell "parquet" or "csv" by the name of a file."""
     name = file.name.lower()
     if name.endswith(PARQUET):
         return "parquet"
@@ -252,26 +261,31 @@ def _merged(
     return merged
 
 
-def _of_pandas(frame: pd.DataFrame, columns: Sequence[str] | None, engine: Engine) -> Inputs:
+def _taken(
+    frame: Any, needed: Sequence[str], columns: Sequence[str] | None
+) -> tuple[Any, list[str]]:
+    """Return the frame with names that are str, and the columns to take of it."""
+    if not hasattr(frame, "to_parquet") or not hasattr(frame, "columns"):
+        raise InputError(f"of Dask's collections a DataFrame is wanted, got {type(frame).__name__}")
     frame = _text_names(frame)
     wanted = list(frame.columns) if columns is None else list(columns)
-    check_columns(wanted, frame.columns, "the data frame" + _index_hint(frame, wanted))
+    both = [*needed, *wanted]
+    check_columns(both, frame.columns, "the data frame" + _index_hint(frame, both))
+    return frame, wanted
+
+
+def _of_pandas(frame: pd.DataFrame, wanted: list[str], engine: Engine) -> Inputs:
     n_bytes = int(frame[wanted].memory_usage(index=False, deep=True).sum())
     check_space([(engine.scratch, n_bytes, "the data frame as Parquet")])
     table = pa.table({name: _arrow(frame[name]) for name in wanted})
     file = engine.scratch / "frame.parquet"
     with no_space_named(file):
         pq.write_table(table, file, row_group_size=_group_rows(len(wanted)))
-    return _checked([file], ["the data frame"], columns, untyped=False)
+    return _checked([file], ["the data frame"], wanted, untyped=False)
 
 
-def _of_dask(frame: Any, columns: Sequence[str] | None, engine: Engine) -> Inputs:
+def _of_dask(frame: Any, wanted: list[str], engine: Engine) -> Inputs:
     """Let Dask write its partitions, so that each is in memory for a moment only."""
-    if not hasattr(frame, "to_parquet") or not hasattr(frame, "npartitions"):
-        raise InputError(f"of Dask's collections a DataFrame is wanted, got {type(frame).__name__}")
-    frame = _text_names(frame)
-    wanted = list(frame.columns) if columns is None else list(columns)
-    check_columns(wanted, frame.columns, "the data frame" + _index_hint(frame, wanted))
     folder = engine.scratch / "frame"
     n_parts = frame.npartitions
     with no_space_named(folder):
@@ -286,7 +300,7 @@ def _of_dask(frame: Any, columns: Sequence[str] | None, engine: Engine) -> Input
             "temporary_directory that all workers share"
         )
     names = [f"partition {index} of the data frame" for index in range(n_parts)]
-    return _checked(files, names, columns, untyped=False)
+    return _checked(files, names, wanted, untyped=False)
 
 
 def _text_names(frame: Any) -> Any:
@@ -329,7 +343,7 @@ def _of_csv(files: Sequence[Path], columns: Sequence[str] | None, engine: Engine
     out: list[Path] = []
     for index, file in enumerate(files):
         engine.show("read", index, len(files))
-        header, delimiter = _header(file)
+        header, delimiter = csv_header(file)
         wanted = header if columns is None else list(columns)
         check_columns(wanted, header, str(file))
         out.append(engine.scratch / f"{index:08d}.parquet")
@@ -344,13 +358,14 @@ def _of_csv(files: Sequence[Path], columns: Sequence[str] | None, engine: Engine
         names = ", ".join(map(quoted, wanted))
         engine.run(
             f"COPY (SELECT {names} FROM read_csv({literal(file)}, {options})) "  # noqa: S608 - quoted
-            f"TO {literal(out[-1])} (FORMAT parquet, ROW_GROUP_SIZE {_group_rows(len(wanted))})"
+            f"TO {literal(out[-1])} (FORMAT parquet, ROW_GROUP_SIZE {_group_rows(len(wanted))})",
+            reads=file,
         )
     engine.show("read", len(files), len(files))
     return out
 
 
-def _header(file: Path) -> tuple[list[str], str]:
+def csv_header(file: Path) -> tuple[list[str], str]:
     """Names of the columns of a CSV file, and what separates them."""
     opener: Any = gzip.open if file.name.lower().endswith(".gz") else open
     with opener(file, "rt", encoding="utf-8-sig", errors="replace", newline="") as lines:

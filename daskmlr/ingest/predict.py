@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from daskmlr.encoding import FeatureEncoding, check_columns, numeric_values
 from daskmlr.errors import FeatureMismatchError, InputError
 from daskmlr.ingest.columns import INTEGER
-from daskmlr.ingest.inputs import MISSING, _format, _header, match_files
+from daskmlr.ingest.inputs import MISSING, csv_header, file_format, match_files
 from daskmlr.storage.publish import no_space_named, refuse_existing
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class _Table:
             else FeatureEncoding.from_dict(encoding)
         )
         files = match_files(path)
-        self._untyped = _format(files[0]) == "csv"
+        self._untyped = file_format(files[0]) == "csv"
         self.frame = pd.concat([_read(file) for file in files], ignore_index=True)
         if self.frame.empty:
             raise InputError(f"{path} is empty: it has no rows")
@@ -186,11 +186,11 @@ class _Table:
 def _read(file: Path) -> pd.DataFrame:
     """Read a file; the columns of CSV as text, those of Parquet in types that keep every value."""
     try:
-        if _format(file) == "parquet":
+        if file_format(file) == "parquet":
             table = pq.read_table(file)
             frame: pd.DataFrame = table.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
             return frame
-        _, delimiter = _header(file)
+        _, delimiter = csv_header(file)
         return pd.read_csv(
             file,
             sep=delimiter,

@@ -136,18 +136,17 @@ def ingest(
     folder = target_path.parent if temporary_directory is None else Path(temporary_directory)
     if not folder.is_dir():
         raise InputError(f"temporary_directory {folder} is not a folder: create it")
-    wanted = None if features is None else [task, target, *features]
     with shown(progress) as show, Engine(folder, target_path.name, memory, show) as engine:
-        found = open_inputs(inputs, wanted, engine)
+        found = open_inputs(inputs, [task, target], features, engine)
         engine.set_threads(found.reading_bytes)
-        check_columns([task, target], found.kinds, found.names[0])
-        names = list(found.kinds) if features is None else features
+        names = [name for name in found.kinds if name not in (task, target)]
+        check_columns(categorical or (), names, "the features")
         columns = read_columns(
             engine,
             found,
             task=task,
             target=target,
-            features=[name for name in names if name not in (task, target)],
+            features=names,
             categorical=categorical or (),
         )
         seen = survey(engine, found, columns, missing=missing, dtype=np.dtype(dtype))
