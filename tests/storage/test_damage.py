@@ -130,3 +130,26 @@ def test_an_append_after_damage_refuses_instead_of_covering_it(tasks, store_path
     with pytest.raises(DamagedStoreError, match=r"chunk 2 of .*/task_id"):
         tasks.append(path, more)
     assert tasks.files(path) == before
+
+
+@pytest.mark.parametrize("rounded", [False, True])
+def test_a_chunk_of_another_store_has_a_good_checksum_and_the_wrong_size(tasks, tmp_path, rounded):
+    table = tasks.table([4] * 80, d=40, rounded=rounded)
+    one, other = (tasks.write(tmp_path / f"{rows}", table, block_rows=rows) for rows in (80, 100))
+    assert open_tasks(one).codec == open_tasks(other).codec
+    shutil.copy(other / "x" / "c" / "2" / "0", one / "x" / "c" / "2" / "0")
+    with pytest.raises(DamagedStoreError, match=f"block 2 of {one}/x is damaged"):
+        open_tasks(one).read_block(2)
+    shutil.copy(one / "x" / "c" / "1" / "0", other / "x" / "c" / "1" / "0")
+    with pytest.raises(DamagedStoreError, match=f"block 1 of {other}/x is damaged"):
+        open_tasks(other).read_block(1)
+
+
+def test_an_error_of_the_machine_is_not_called_damage(store_path, monkeypatch):
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("daskmlr.storage.tasks.read_chunk", fail)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        open_tasks(store_path).read_block(3)
+    assert not isinstance(caught.value, DamagedStoreError)

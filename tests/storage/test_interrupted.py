@@ -192,6 +192,29 @@ def test_a_second_append_at_the_same_time_is_refused(tasks, tmp_path):
     assert open_tasks(path).task_ids().tolist() == [0, 6]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="the lock is of POSIX")
+def test_a_file_system_without_locks_can_be_appended_to(tasks, tmp_path, monkeypatch):
+    path = tasks.write(tmp_path / "t", tasks.table([2]), block_rows=4)
+
+    def unsupported(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("daskmlr.storage.publish.fcntl.flock", unsupported)
+    tasks.append(path, tasks.table([1], ids=[5]))
+    assert open_tasks(path).n_tasks == 2
+
+
+def test_the_remains_of_a_killed_write_are_removed_by_the_next_append(tasks, tmp_path):
+    path = tasks.write(tmp_path / "t", tasks.table([2]), block_rows=4)
+    stray = path / "x" / "c" / "1" / "0.5d41402abc4b2a76b9719d911017c592.partial"
+    stray.parent.mkdir()
+    stray.write_bytes(b"half a chunk")
+    open_tasks(path).validate(deep=True)
+    tasks.append(path, tasks.table([1], ids=[5]))
+    assert not stray.exists()
+    open_tasks(path).validate(deep=True)
+
+
 def test_an_append_that_was_begun_before_another_ended_is_refused(tasks, tmp_path):
     path = tasks.write(tmp_path / "t", tasks.table([2]), block_rows=4)
     late = append_tasks(path)

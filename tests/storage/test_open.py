@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -201,6 +202,27 @@ def test_a_relative_path_is_made_absolute(tasks, store_path, monkeypatch, tmp_pa
     assert store.path == str(store_path)
     assert pickle.loads(pickle.dumps(store)).n_tasks == 4
     assert store.read_block(0).n_tasks == 1
+
+
+def test_threads_may_share_a_store(tasks, tmp_path):
+    table = tasks.table([3] * 200, d=5, ids=[f"task {i}" for i in range(200)])
+    path = tasks.write(tmp_path / "t", table, block_rows=6)
+    store = open_tasks(path)  # nothing of it is opened yet
+    with ThreadPoolExecutor(8) as pool:
+        blocks = list(pool.map(store.read_block, range(store.n_blocks)))
+        ids = list(pool.map(lambda i: store.task_ids(i, i + 1)[0], range(200)))
+    np.testing.assert_array_equal(np.concatenate([block.X for block in blocks]), table.X)
+    assert ids == table.ids.tolist()
+
+
+def test_what_is_read_belongs_to_the_caller(tasks, store_path):
+    store = open_tasks(store_path)
+    for _ in range(2):
+        block, sizes, ids = store.read_block(1), store.task_sizes(), store.task_ids()
+        assert sizes.tolist() == [2, 3, 1, 2]
+        assert ids.tolist() == [0, 1, 2, 3]
+        np.testing.assert_array_equal(block.X, tasks.table([2, 3, 1, 2]).X[2:6])
+        block.X[:], block.y[:], sizes[:], ids[:] = 7, 7, 7, 7
 
 
 def test_a_pickle_is_small_and_opens_the_store_in_another_process(store_path):
