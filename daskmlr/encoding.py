@@ -186,7 +186,13 @@ TIME_ADVICE = (
 def _codes(series: pd.Series[Any], categories: tuple[str | int, ...]) -> NDArray[np.intp]:
     """Position of each row's category."""
     _refuse(series, series.isna().to_numpy(), "missing values: drop or fill them")
-    codes = pd.Index(categories).get_indexer(pd.Index(series.to_numpy(dtype=object)))
+    known_values = pd.Index(categories)
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        # look up each category, not each row
+        levels = pd.Index(series.cat.categories.to_numpy(dtype=object))
+        codes = known_values.get_indexer(levels)[series.cat.codes]
+    else:
+        codes = known_values.get_indexer(pd.Index(series.to_numpy(dtype=object)))
     known = ", ".join(repr(value) for value in categories[:10])
     more = f" and {len(categories) - 10} more" if len(categories) > 10 else ""
     _refuse(series, codes < 0, f"values that are no known category (known are {known}{more})")

@@ -83,6 +83,23 @@ def test_categories_that_are_whole_numbers(dtype):
     assert encoding.encode(table).tolist() == [[1], [0]]
 
 
+@given(st.data())
+def test_categorical_columns_are_encoded_as_their_values_are(data):
+    values = data.draw(st.sampled_from([("a", "b", "d"), (2, 5, 11)]))
+    levels = data.draw(st.permutations([*values, values[0] * 7]))  # one that no row has
+    rows = data.draw(st.lists(st.sampled_from(values), max_size=20))
+    encoding = FeatureEncoding(("c",), {"c": values})
+    plain = pd.DataFrame({"c": pd.Series(rows, dtype=object)})
+    coded = plain.astype({"c": pd.CategoricalDtype(levels)})
+    np.testing.assert_array_equal(encoding.encode(coded), encoding.encode(plain))
+
+
+def test_a_category_that_is_not_known_among_the_categories():
+    table = frame(c=pd.Categorical(["d", "zz", "a"]))
+    with pytest.raises(InputError, match=r"'c' has 1 values that are no known.*'zz' in row 1"):
+        ENCODING.encode(table)
+
+
 def test_a_table_without_rows():
     assert ENCODING.encode(frame().iloc[:0]).shape == (0, 4)
 
