@@ -151,10 +151,16 @@ def _looks(column: Column, untyped: bool) -> list[str]:
             f"count_if(nullif(CAST({alias} AS DOUBLE), 'nan'::DOUBLE) IS NOT NULL AND "
             f"{_is_fraction(alias)}) AS {alias}_odd"
         ]
+    if column.is_key and not untyped:
+        return []
     if column.is_key:
         whole = f"TRY_CAST({_without_fraction(alias)} AS BIGINT) IS NOT NULL"
         is_whole = f"regexp_full_match({alias}, {literal(INTEGER)}) AND {whole}"
-        return [f"count_if(NOT ({is_whole})) AS {alias}_odd"] if untyped else []
+        return [
+            f"count_if(NOT ({is_whole})) AS {alias}_odd",
+            f"count({alias}) - count(TRY_CAST({alias} AS DOUBLE)) AS {alias}_text",
+            f"count_if({_is_fraction_text(alias)}) AS {alias}_fractions",
+        ]
     if column.kind != "text":
         return []
     is_time = (
@@ -179,17 +185,26 @@ class _Settle:
         return self._value(column) if column.kind == "text" else "DOUBLE"
 
     def _key(self, column: Column) -> str:
-        odd = self._seen.get(f"{column.alias}_odd")
+        alias = column.alias
         if column.kind.endswith("number"):
-            if odd:
-                value, where = self._first(column, _is_fraction(column.alias))
-                what = "task ids" if column.alias == "t" else "categories"
-                raise InputError(
-                    f"column {column.name!r} has {odd:,} numbers that are not whole (or beyond 64 "
-                    f"bits), the first {value} in {where}: {what} are whole numbers or text"
-                )
+            self._refuse_fractions(column, self._seen[f"{alias}_odd"], _is_fraction(alias))
             return "BIGINT"
-        return "BIGINT" if odd == 0 else "VARCHAR"
+        if not self._inputs.untyped:
+            return "VARCHAR"
+        if self._seen[f"{alias}_text"] == 0:  # numbers, then; "007" is one that stays text
+            fractions = self._seen[f"{alias}_fractions"]
+            self._refuse_fractions(column, fractions, _is_fraction_text(alias))
+        return "BIGINT" if self._seen[f"{alias}_odd"] == 0 else "VARCHAR"
+
+    def _refuse_fractions(self, column: Column, count: int, condition: str) -> None:
+        if not count:
+            return
+        value, where = self._first(column, condition)
+        what = "task ids" if column.alias == "t" else "categories"
+        raise InputError(
+            f"column {column.name!r} has {count:,} numbers that are not whole (or beyond 64 "
+            f"bits), the first {value} in {where}: {what} are whole numbers or text"
+        )
 
     def _value(self, column: Column) -> str:
         """Settle a text column that nobody declared: a category, or numbers in disguise."""
@@ -229,6 +244,12 @@ class _Settle:
 def _is_fraction(alias: str) -> str:
     """Not NULL and false for whole numbers of 64 bits."""
     return f"coalesce(TRY_CAST({alias} AS BIGINT) <> CAST({alias} AS DOUBLE), true)"
+
+
+def _is_fraction_text(alias: str) -> str:
+    """Not NULL, and true for text that reads as a number which is not whole."""
+    number = f"TRY_CAST({alias} AS DOUBLE)"
+    return f"coalesce({number} <> trunc({number}), false)"
 
 
 def _without_fraction(alias: str) -> str:

@@ -129,7 +129,7 @@ def ingest(
     (('carrier=UA', 'distance'), ['N1', 'N2'], [[0.0, 700.0], [1.0, 500.0], [1.0, 900.0]])
     """
     target_path = refuse_existing(out)
-    _check_parameters(task, target, features, categorical, missing, dtype)
+    _check_parameters(task, target, features, categorical, missing, dtype, block_bytes)
     block_bytes = layout.BLOCK_BYTES if block_bytes is None else block_bytes
     reserved = PROCESS_BYTES + BLOCKS_IN_MEMORY * block_bytes + BATCHES_IN_MEMORY * BATCH_BYTES
     memory = engine_memory(memory_limit, reserved)
@@ -141,6 +141,8 @@ def ingest(
         engine.set_threads(found.reading_bytes)
         names = [name for name in found.kinds if name not in (task, target)]
         check_columns(categorical or (), names, "the features")
+        if not names:
+            raise InputError(f"no feature is left besides {task!r} and {target!r}: name some")
         columns = read_columns(
             engine,
             found,
@@ -172,6 +174,7 @@ def _check_parameters(
     categorical: Sequence[str] | None,
     missing: str,
     dtype: str,
+    block_bytes: int | None,
 ) -> None:
     if task == target:
         raise InputError(f"column {task!r} cannot be both task and target")
@@ -186,6 +189,8 @@ def _check_parameters(
         raise InputError(f"missing must be 'error' or 'drop', got {missing!r}")
     if dtype not in layout.DTYPES:
         raise InputError(f"dtype must be one of {layout.DTYPES}, got {dtype!r}")
+    if block_bytes is not None and block_bytes < 1:
+        raise InputError(f"block_bytes must be at least 1, got {block_bytes}")
 
 
 def _check_fits(
