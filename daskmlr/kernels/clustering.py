@@ -16,6 +16,7 @@ import scipy.spatial.distance
 
 from daskmlr.errors import InputError
 from daskmlr.kernels.assignment import Mixture, joint_log_likelihood, posterior
+from daskmlr.kernels.metrics import coefficient_error
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +28,8 @@ RIDGE = 1e-6
 MIN_RESTARTS = 8
 # Restarts agree when an example's likelihoods differ by less than so many tolerances.
 AGREEMENT = 10
+# Components are the same when they are closer than this share of the noise's deviation.
+SAME_COMPONENT = 0.1
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,7 @@ class Clustering:
     log_likelihoods : ndarray of shape (n_restarts,), float64
         Projected log-likelihood each restart ended at, best first; empty for the linkage.
     agreed : bool
-        Whether the two best restarts ended at the same likelihood; True for the linkage.
+        Whether the two best restarts ended at the same components; True for the linkage.
     """
 
     mixture: Mixture
@@ -159,7 +162,7 @@ def cluster_by_em(
 
     Each restart seeds by k-means++ on the tasks' ridge estimates, then runs
     expectation-maximisation on the projected likelihood; the likeliest restart is kept. There are
-    at least `MIN_RESTARTS`, then more until the best likelihood has been found twice.
+    at least `MIN_RESTARTS`, then more until the best components have been found twice.
 
     Parameters
     ----------
@@ -203,8 +206,15 @@ def cluster_by_em(
 
 
 def _agree(results: list[tuple[Mixture, float]], tolerance: float) -> bool:
-    """Whether the two best restarts ended at the same likelihood."""
-    return len(results) > 1 and results[0][1] - results[1][1] <= tolerance
+    """Whether the two best restarts ended at the same likelihood and the same components.
+
+    Likelihoods alone do not tell: two optima may lie closer than the tolerance.
+    """
+    if len(results) < 2 or results[0][1] - results[1][1] > tolerance:
+        return False
+    best, second = results[0][0], results[1][0]
+    apart = coefficient_error(second.coef, best.coef).max()
+    return bool(apart <= SAME_COMPONENT * np.sqrt(best.noise_variance.max()))
 
 
 def cluster_by_linkage(
