@@ -17,3 +17,4 @@ class _CallableModule(ModuleType):
 
 
 sys.modules[__name__].__class__ = _CallableModule
+__doc__ = ingest.__doc__ or ""
