@@ -253,6 +253,16 @@ def test_odd_names_of_columns(tmp_path):
     assert tasks.feature_names == ("select", "it's=v")
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_row_numbers_that_pandas_wrote_are_no_feature(tmp_path, suffix):
+    frame = table(60)
+    frame = frame[frame["x"] > 0]
+    path = tmp_path / f"in.{suffix}"
+    frame.to_csv(path) if suffix == "csv" else frame.to_parquet(path)
+    tasks = ingest(path, tmp_path / "out", **OPTIONS)
+    assert content(tasks) == by_hand(frame, COLUMNS)
+
+
 def test_a_data_frame_is_left_as_it_was(tmp_path):
     frame = table(20).set_index(np.arange(20)[::-1])
     before = frame.copy()

@@ -6,6 +6,7 @@ import csv
 import glob
 import gzip
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,9 @@ CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None", "<NA>")
 CATEGORY = "category of "
 DELIMITERS = (",", ";", "\t", "|")
+# The numbers of the rows, as pandas writes them to Parquet, and to CSV without any name.
+UNNAMED_INDEX = re.compile(r"__index_level_\d+__")
+UNNAMED = "__index_level_0__"
 # About the size of a row group that is written here.
 GROUP_BYTES = 8 << 20
 # Pages are about so long, except DuckDB's, which are as long as their chunk.
@@ -213,7 +217,8 @@ def _group_rows(n_columns: int) -> int:
 
 def _kinds(schema: pa.Schema, columns: Sequence[str] | None, where: str) -> dict[str, str]:
     """Kind of each needed column of one file."""
-    wanted = schema.names if columns is None else list(columns)
+    named = [name for name in schema.names if not UNNAMED_INDEX.fullmatch(name)]
+    wanted = named if columns is None else list(columns)
     check_columns(wanted, schema.names, where)
     for name in wanted:
         # the engine does not tell upper from lower case in names
@@ -344,7 +349,7 @@ def _of_csv(files: Sequence[Path], columns: Sequence[str] | None, engine: Engine
     for index, file in enumerate(files):
         engine.show("read", index, len(files))
         header, delimiter = csv_header(file)
-        wanted = header if columns is None else list(columns)
+        wanted = [name for name in header if name] if columns is None else list(columns)
         check_columns(wanted, header, str(file))
         out.append(engine.scratch / f"{index:08d}.parquet")
         options = ", ".join(
@@ -352,7 +357,9 @@ def _of_csv(files: Sequence[Path], columns: Sequence[str] | None, engine: Engine
                 "auto_detect = false, header = true, quote = '\"', escape = '\"'",
                 f"delim = {literal(delimiter)}",
                 f"nullstr = [{', '.join(map(literal, MISSING))}]",
-                "columns = {" + ", ".join(f"{literal(name)}: 'VARCHAR'" for name in header) + "}",
+                "columns = {"
+                + ", ".join(f"{literal(name or UNNAMED)}: 'VARCHAR'" for name in header)
+                + "}",
             ]
         )
         names = ", ".join(map(quoted, wanted))
