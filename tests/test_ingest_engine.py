@@ -3,6 +3,7 @@
 import pytest
 
 from daskmlr.errors import PlanError
+from daskmlr.ingest import engine as engine_module
 from daskmlr.ingest.engine import MIB, Engine, engine_memory
 
 
@@ -16,7 +17,7 @@ def test_memory_is_divided():
 
 @pytest.mark.parametrize(("reading", "threads"), [(0, 2), (400 * MIB, 1), (4000 * MIB, 1)])
 def test_fewer_threads_where_each_needs_much(tmp_path, monkeypatch, reading, threads):
-    monkeypatch.setattr("daskmlr.ingest.engine.CPU_COUNT", 2)
+    monkeypatch.setattr(engine_module, "CPU_COUNT", 2)
     with Engine(tmp_path, "out", 500 * MIB, None) as engine:
         engine.set_threads(reading)
         assert engine.row("SELECT current_setting('threads') AS n") == {"n": threads}
