@@ -17,37 +17,36 @@ from daskmlr.storage import layout
 from daskmlr.storage.tasks import open_tasks
 from daskmlr.storage.writing import append_tasks, create_tasks
 
-# Writes blocks of 4 MB without end; says when the tenth is on disk.
-ENDLESS = """
-import sys
+# Writes blocks of 4 MB and says when the tenth is on disk; goes on to the fortieth and waits there.
+# Ctrl-C is heard though whoever started the tests in the background may have it ignored.
+WRITER = """
+import signal, sys
 import numpy as np
 from daskmlr.storage.writing import append_tasks, create_tasks
 
+signal.signal(signal.SIGINT, signal.default_int_handler)
 verb, path = sys.argv[1:]
 new = dict(feature_names=[f"x{j}" for j in range(7)], block_bytes=64 * 65536)
 with append_tasks(path) if verb == "append" else create_tasks(path, **new) as writer:
     X, y, sizes = np.random.default_rng(0).normal(size=(65536, 7)), np.ones(65536), [8] * 8192
-    for count in range(100_000):
+    for count in range(40):
         writer.write(X, y, sizes)
         if count == 10:
             print("ten blocks", flush=True)
+    sys.stdin.read()
 """
 
 
-def start_endless(verb, path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", ENDLESS, verb, str(path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == "ten blocks\n"
-    return process
-
-
-def stop(process, how):
-    process.send_signal(how)
-    _, complaint = process.communicate(timeout=60)
+def stop_writer(verb, path, how):
+    """Start the writer, send it a signal while it writes, and return how it ended."""
+    pipes = dict.fromkeys(["stdin", "stdout", "stderr"], subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", WRITER, verb, str(path)], text=True, **pipes)
+    try:
+        assert process.stdout.readline() == "ten blocks\n"
+        process.send_signal(how)
+        _, complaint = process.communicate(timeout=60)
+    finally:
+        process.kill()
     return process.returncode, complaint
 
 
@@ -139,7 +138,7 @@ def test_an_interrupt_after_publishing_leaves_the_new_tasks(tasks, tmp_path, mon
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT is sent as POSIX has it")
 def test_ctrl_c_while_blocks_are_written_leaves_nothing(tmp_path):
-    code, complaint = stop(start_endless("create", tmp_path / "t"), signal.SIGINT)
+    code, complaint = stop_writer("create", tmp_path / "t", signal.SIGINT)
     assert code != 0
     assert "KeyboardInterrupt" in complaint
     assert list(tmp_path.iterdir()) == []
@@ -147,7 +146,7 @@ def test_ctrl_c_while_blocks_are_written_leaves_nothing(tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is POSIX")
 def test_a_killed_writer_leaves_only_a_hidden_folder(tasks, tmp_path):
-    code, _ = stop(start_endless("create", tmp_path / "t"), signal.SIGKILL)
+    code, _ = stop_writer("create", tmp_path / "t", signal.SIGKILL)
     assert code == -signal.SIGKILL
     (left,) = tmp_path.iterdir()
     assert left.name.startswith(".t.staging-")
@@ -165,7 +164,7 @@ def test_a_stopped_append_leaves_the_old_store(tasks, tmp_path, how):
     table = tasks.table([8] * 20_000, d=7)
     path = tasks.write(tmp_path / "t", table, block_rows=65536)
     before = sum(map(len, tasks.files(path).values()))
-    stop(start_endless("append", path), how)
+    stop_writer("append", path, how)
     store = open_tasks(path)
     tasks.assert_holds(store, table)
     store.validate(deep=True)
