@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from daskmlr.errors import ComponentWarning, DaskmlrError, InputError, StoreError
     from daskmlr.estimator import MixedLinearRegression
     from daskmlr.graph.reduce import map_tasks, reduce_tasks
-    from daskmlr.ingest import ingest
+    from daskmlr.ingestion import ingest
     from daskmlr.kernels.blocks import TaskBlock
     from daskmlr.model import Model
     from daskmlr.storage.tasks import TaskStore, open_tasks
@@ -44,7 +44,7 @@ _HOME = {
     "MixedLinearRegression": "estimator",
     "map_tasks": "graph.reduce",
     "reduce_tasks": "graph.reduce",
-    "ingest": "ingest",
+    "ingest": "ingestion",
     "TaskBlock": "kernels.blocks",
     "Model": "model",
     "TaskStore": "storage.tasks",

@@ -149,7 +149,7 @@ def ingest(
     **options: Any,
 ) -> None:
     """Read Parquet or CSV INPUTS (files, folders, globs; a row per example) into the store OUT."""
-    from daskmlr.ingest import ingest as read
+    from daskmlr.ingestion import ingest as read
 
     tasks = read(
         list(inputs),
@@ -263,7 +263,7 @@ def predict(
     as_json: bool,
 ) -> None:
     """Predict the rows of a query FILE from the support examples of their tasks; write OUT."""
-    from daskmlr.ingest import predict_tables
+    from daskmlr.ingestion import predict_tables
     from daskmlr.model import Model
 
     n_rows = predict_tables(Model.load(model), support, query, out, method=method)

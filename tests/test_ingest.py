@@ -120,7 +120,7 @@ def test_sorted_or_not_the_store_is_the_same(tmp_path_factory, data):
 
 def test_many_small_batches(tmp_path, monkeypatch):
     """Tasks go on from one batch of the sort to the next, and from one block to the next."""
-    tables = importlib.import_module("daskmlr.ingest.tables")
+    tables = importlib.import_module("daskmlr.ingestion.tables")
     monkeypatch.setattr(tables, "BATCH_BYTES", 1)
     frame = pd.DataFrame({"who": np.arange(20_000) % 7, "y": np.arange(20_000.0)})
     frame["x"] = -frame["y"]

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from daskmlr.errors import NoSpaceError
-from daskmlr.ingest import ingest
+from daskmlr.ingestion import ingest
 
 OPTIONS = {"task": "who", "target": "y"}
 
@@ -47,7 +47,7 @@ def test_a_disk_too_small_is_seen_first(tmp_path, small_disk):
 def test_a_disk_that_fills_up_meanwhile(tmp_path, small_disk, monkeypatch, full):
     """As when another program writes too: what was free at first is not."""
     path = wide(tmp_path / "in.parquet", 700_000)
-    tables = importlib.import_module("daskmlr.ingest.tables")
+    tables = importlib.import_module("daskmlr.ingestion.tables")
     monkeypatch.setattr(tables, "check_space", lambda needs: None)
     big = tmp_path / "big"
     big.mkdir()

@@ -3,8 +3,8 @@
 import pytest
 
 from daskmlr.errors import PlanError
-from daskmlr.ingest import engine as engine_module
-from daskmlr.ingest.engine import MIB, Engine, engine_memory
+from daskmlr.ingestion import engine as engine_module
+from daskmlr.ingestion.engine import MIB, Engine, engine_memory
 
 
 def test_memory_is_divided():

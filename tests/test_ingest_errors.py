@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from daskmlr.errors import InputError, NoSpaceError, PathExistsError, PlanError, StoreError
-from daskmlr.ingest import ingest, ingest_arrays
+from daskmlr.ingestion import ingest, ingest_arrays
 
 OPTIONS = {"task": "who", "target": "y"}
 

@@ -6,7 +6,7 @@ import pytest
 
 from daskmlr import Model
 from daskmlr.errors import FeatureMismatchError, InputError, PathExistsError, StoreError
-from daskmlr.ingest.predict import predict_tables
+from daskmlr.ingestion.predict import predict_tables
 
 PARAMETERS = {
     "coef": np.array([[1.0, 2.0, 0.0], [-1.0, 0.0, 3.0]]),

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from daskmlr.encoding import FeatureEncoding, check_columns, numeric_values
 from daskmlr.errors import FeatureMismatchError, InputError
-from daskmlr.ingest.columns import INTEGER
-from daskmlr.ingest.inputs import MISSING, csv_header, file_format, match_files
+from daskmlr.ingestion.columns import INTEGER
+from daskmlr.ingestion.inputs import MISSING, csv_header, file_format, match_files
 from daskmlr.storage.publish import no_space_named, refuse_existing
 
 if TYPE_CHECKING:

@@ -19,13 +19,13 @@ from dask.base import is_dask_collection
 
 from daskmlr.encoding import check_columns
 from daskmlr.errors import InputError
-from daskmlr.ingest.engine import check_space, literal, quoted
+from daskmlr.ingestion.engine import check_space, literal, quoted
 from daskmlr.storage.publish import no_space_named
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
 
-    from daskmlr.ingest.engine import Engine
+    from daskmlr.ingestion.engine import Engine
 
 PARQUET = (".parquet", ".pq")
 CSV = (".csv", ".tsv", ".csv.gz", ".tsv.gz")

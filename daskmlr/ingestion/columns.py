@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from daskmlr.encoding import TIME_ADVICE
 from daskmlr.errors import InputError
-from daskmlr.ingest.engine import literal, quoted
-from daskmlr.ingest.inputs import CATEGORY
+from daskmlr.ingestion.engine import literal, quoted
+from daskmlr.ingestion.inputs import CATEGORY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from daskmlr.ingest.engine import Engine
-    from daskmlr.ingest.inputs import Inputs
+    from daskmlr.ingestion.engine import Engine
+    from daskmlr.ingestion.inputs import Inputs
 
 # Integers as a program writes them; "007" is a name, and another one than "7".
 INTEGER = r"(0|-?[1-9][0-9]*)(\.0+)?"

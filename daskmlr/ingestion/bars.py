@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rich.progress import TaskID
 
-    from daskmlr.ingest.engine import Progress
+    from daskmlr.ingestion.engine import Progress
 
 
 @contextmanager

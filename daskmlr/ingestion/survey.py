@@ -9,12 +9,12 @@ import numpy as np
 
 from daskmlr.encoding import FeatureEncoding
 from daskmlr.errors import InputError
-from daskmlr.ingest.columns import place
+from daskmlr.ingestion.columns import place
 
 if TYPE_CHECKING:
-    from daskmlr.ingest.columns import Column
-    from daskmlr.ingest.engine import Engine
-    from daskmlr.ingest.inputs import Inputs
+    from daskmlr.ingestion.columns import Column
+    from daskmlr.ingestion.engine import Engine
+    from daskmlr.ingestion.inputs import Inputs
 
 MAX_CATEGORIES = 1000
 # Of a row while it is sorted, besides its values: file, row, and the engine's own.

@@ -10,11 +10,11 @@ import pyarrow.compute as pc
 
 from daskmlr.encoding import check_columns
 from daskmlr.errors import InputError
-from daskmlr.ingest.bars import shown
-from daskmlr.ingest.columns import read_columns
-from daskmlr.ingest.engine import Engine, check_space, engine_memory
-from daskmlr.ingest.inputs import open_inputs
-from daskmlr.ingest.survey import survey
+from daskmlr.ingestion.bars import shown
+from daskmlr.ingestion.columns import read_columns
+from daskmlr.ingestion.engine import Engine, check_space, engine_memory
+from daskmlr.ingestion.inputs import open_inputs
+from daskmlr.ingestion.survey import survey
 from daskmlr.storage import layout
 from daskmlr.storage.publish import refuse_existing
 from daskmlr.storage.tasks import open_tasks
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from daskmlr.ingest.columns import Column
-    from daskmlr.ingest.engine import Progress
-    from daskmlr.ingest.survey import Survey
+    from daskmlr.ingestion.columns import Column
+    from daskmlr.ingestion.engine import Progress
+    from daskmlr.ingestion.survey import Survey
     from daskmlr.storage.tasks import TaskStore
     from daskmlr.storage.writing import TaskWriter
 
