@@ -115,6 +115,7 @@ def store_tables(facts: dict[str, Any]) -> list[Table]:
     what = Table(title=facts["path"], show_header=False)
     ratio = facts["bytes_stored"] / facts["bytes"]
     sizes = facts["task_size"]
+    dropped = sum(entry.get("rows_dropped", 0) for entry in facts["provenance"])
     for name, value in (
         ("tasks", f"{facts['tasks']:,}"),
         ("examples", f"{facts['examples']:,}"),
@@ -135,6 +136,8 @@ def store_tables(facts: dict[str, Any]) -> list[Table]:
         ),
     ):
         what.add_row(name, value)
+    if dropped:
+        what.add_row("rows left out", f"{dropped:,} with missing values")
     picture = Table("t", "tasks", "", title="Tasks with at least t examples (bars: log scale)")
     most = max(facts["tasks"], 2)
     for t, n in facts["tasks_at_least"].items():
