@@ -113,7 +113,6 @@ def store_facts(tasks: TaskStore) -> dict[str, Any]:
 def store_tables(facts: dict[str, Any]) -> list[Table]:
     """Lay the facts of a store out as tables for a terminal."""
     what = Table(title=facts["path"], show_header=False)
-    ratio = facts["bytes_stored"] / facts["bytes"]
     sizes = facts["task_size"]
     dropped = sum(entry.get("rows_dropped", 0) for entry in facts["provenance"])
     for name, value in (
@@ -122,7 +121,10 @@ def store_tables(facts: dict[str, Any]) -> list[Table]:
         ("features", f"{len(facts['features'])}: {_some(facts['features'])}"),
         ("target", facts["target"]),
         ("task key", facts["task"]),
-        ("values", f"{facts['dtype']}, {facts['bytes'] / 1e6:,.1f} MB ({ratio:.2f} of it on disk)"),
+        (
+            "values",
+            f"{facts['dtype']}, {_size(facts['bytes'])}; {_size(facts['bytes_stored'])} on disk",
+        ),
         ("codec", facts["codec"]),
         ("blocks", f"{facts['blocks']:,} of up to {facts['block_rows']:,} rows"),
         (
@@ -200,6 +202,14 @@ def model_table(model: Model, *, most: int = 6) -> Table:
 def _some(names: list[str], most: int = 8) -> str:
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown}, ... {len(names) - most} more"
+
+
+def _size(n_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.3g} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:,.3g} TB"
 
 
 def _verdict(at: int | None) -> str:

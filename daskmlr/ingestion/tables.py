@@ -130,8 +130,8 @@ def ingest(
     """
     target_path = refuse_existing(out)
     _check_parameters(task, target, features, categorical, missing, dtype, block_bytes)
-    block_bytes = layout.BLOCK_BYTES if block_bytes is None else block_bytes
-    reserved = PROCESS_BYTES + BLOCKS_IN_MEMORY * block_bytes + BATCHES_IN_MEMORY * BATCH_BYTES
+    largest_block = layout.BLOCK_BYTES if block_bytes is None else block_bytes
+    reserved = PROCESS_BYTES + BLOCKS_IN_MEMORY * largest_block + BATCHES_IN_MEMORY * BATCH_BYTES
     memory = engine_memory(memory_limit, reserved)
     folder = target_path.parent if temporary_directory is None else Path(temporary_directory)
     if not folder.is_dir():
@@ -152,7 +152,7 @@ def ingest(
             categorical=categorical or (),
         )
         seen = survey(engine, found, columns, missing=missing, dtype=np.dtype(dtype))
-        _check_fits(seen, target_path, folder, np.dtype(dtype), block_bytes, memory)
+        _check_fits(seen, target_path, folder, np.dtype(dtype), largest_block, memory)
         with create_tasks(
             out,
             feature_names=seen.encoding.feature_names,
