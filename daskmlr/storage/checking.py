@@ -71,7 +71,7 @@ def checked_json(name: str, value: dict[str, Any] | None) -> None:
 
 
 def checked_sizes(sizes: ArrayLike) -> NDArray[np.int64]:
-    """Return the sizes of tasks as int64."""
+    """Return the sizes of tasks as int64: a copy."""
     array = np.asarray(sizes)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise InputError(
@@ -81,7 +81,7 @@ def checked_sizes(sizes: ArrayLike) -> NDArray[np.int64]:
 
 
 def checked_ids(ids: ArrayLike) -> NDArray[Any]:
-    """Return task ids as int64, or as str objects.
+    """Return task ids as int64, or as str objects: a copy.
 
     Raises
     ------

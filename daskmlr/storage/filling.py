@@ -55,8 +55,8 @@ class BlockBuffer:
         """Take whole tasks, of not more rows than there is room for."""
         rows = slice(self.n_rows, self.n_rows + len(y))
         self._X[rows], self._y[rows] = X, y
-        self._sizes.append(sizes.copy())
-        self._ids.append(ids.copy())
+        self._sizes.append(sizes)
+        self._ids.append(ids)
         self.n_rows += len(y)
         self.n_tasks += len(sizes)
 
@@ -105,12 +105,9 @@ class TaskColumn:
                 self._start, self._used = self._start + self._used, 0
 
     def close(self) -> None:
-        """Write what is left, and cut the array to the entries it has."""
+        """Write what is left; the array is then as long as its chunks."""
         if self._used:
             self._write()
-        stop = self._start + self._used
-        if self._array.shape[0] > stop:
-            self._array.resize((stop,))
 
     def _write(self) -> None:
         """Write a whole chunk, so that nothing of what a killed append left there stays."""

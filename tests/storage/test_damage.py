@@ -153,3 +153,15 @@ def test_an_error_of_the_machine_is_not_called_damage(store_path, monkeypatch):
     with pytest.raises(OSError, match="Input/output error") as caught:
         open_tasks(store_path).read_block(3)
     assert not isinstance(caught.value, DamagedStoreError)
+
+
+def test_a_flipped_bit_anywhere_in_a_chunk_of_megabytes(tasks, tmp_path):
+    table = tasks.table([50_000], d=8)
+    path = tasks.write(tmp_path / "t", table)
+    tasks.assert_holds(open_tasks(path), table)
+    for where in (0.2, 0.5, 0.9):
+        flip_one_bit(path / "x" / "c" / "0" / "0", where)
+        with pytest.raises(DamagedStoreError, match=f"block 0 of {path}/x is damaged"):
+            open_tasks(path).read_block(0)
+        flip_one_bit(path / "x" / "c" / "0" / "0", where)
+    tasks.assert_holds(open_tasks(path), table)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 from daskmlr.errors import InputError, NoSpaceError, PathExistsError, StoreError
 from daskmlr.storage import layout
 from daskmlr.storage.tasks import open_tasks
-from daskmlr.storage.writing import append_tasks, create_tasks
+from daskmlr.storage.writing import TaskWriter, append_tasks, create_tasks
 
 # Writes blocks of 4 MB and says when the tenth is on disk; goes on to the fortieth and waits there.
 # Ctrl-C is heard though whoever started the tests in the background may have it ignored.
@@ -123,17 +124,38 @@ def test_a_block_that_failed_is_not_published_though_the_error_was_caught(
 
 def test_an_interrupt_after_publishing_leaves_the_new_tasks(tasks, tmp_path, monkeypatch):
     path = tasks.write(tmp_path / "t", tasks.table([2, 3]), block_rows=4)
-    real = type(append_tasks(path))._finish
+    real = TaskWriter._finish
 
     def publish_and_stop(self):
         real(self)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(type(append_tasks(path)), "_finish", publish_and_stop)
+    monkeypatch.setattr(TaskWriter, "_finish", publish_and_stop)
     with pytest.raises(KeyboardInterrupt):
         tasks.append(path, tasks.table([4, 4], ids=[2, 3]))
     assert open_tasks(path).task_sizes().tolist() == [2, 3, 4, 4]
     open_tasks(path).validate(deep=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+def test_an_interrupt_waits_for_the_block_that_is_being_written(tasks, tmp_path, monkeypatch):
+    real, finished = TaskWriter._write_block, []
+
+    def interrupted(self, buffer):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        real(self, buffer)
+        finished.append(list(tmp_path.glob(".t.staging-*/x/c/0/0")))
+
+    monkeypatch.setattr(TaskWriter, "_write_block", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            tasks.write(tmp_path / "t", tasks.table([1] * 10), block_rows=2)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert len(finished) == 1
+    assert len(finished[0]) == 1  # the folder was not removed under its hands
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGINT is sent as POSIX has it")

@@ -188,6 +188,14 @@ def test_opened_once_per_process_until_it_changes(tasks, store_path, monkeypatch
     assert store.read_block(0).n_tasks == 1
 
 
+def test_an_append_within_one_tick_of_the_clock_is_noticed(tasks, store_path):
+    assert open_tasks(store_path).n_tasks == 4
+    tick = (store_path / "zarr.json").stat().st_mtime_ns
+    tasks.append(store_path, tasks.table([1], ids=[9]))
+    os.utime(store_path / "zarr.json", ns=(tick, tick))
+    assert open_tasks(store_path).n_tasks == 5
+
+
 def test_a_store_written_again_under_the_same_name_is_opened_anew(tasks, store_path):
     assert open_tasks(store_path).n_tasks == 4
     shutil.rmtree(store_path)
