@@ -115,6 +115,7 @@ def store_tables(facts: dict[str, Any]) -> list[Table]:
     what = Table(title=facts["path"], show_header=False)
     sizes = facts["task_size"]
     dropped = sum(entry.get("rows_dropped", 0) for entry in facts["provenance"])
+    size, stored = _size(facts["bytes"]), _size(facts["bytes_stored"])
     for name, value in (
         ("tasks", f"{facts['tasks']:,}"),
         ("examples", f"{facts['examples']:,}"),
@@ -123,7 +124,7 @@ def store_tables(facts: dict[str, Any]) -> list[Table]:
         ("task key", facts["task"]),
         (
             "values",
-            f"{facts['dtype']}, {_size(facts['bytes'])}; {_size(facts['bytes_stored'])} on disk",
+            f"{facts['dtype']}, {size}; {stored} on disk",
         ),
         ("codec", facts["codec"]),
         ("blocks", f"{facts['blocks']:,} of up to {facts['block_rows']:,} rows"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import TYPE_CHECKING, Any
 
+import cloudpickle
 from threadpoolctl import threadpool_limits
 
 from daskmlr.errors import InputError
@@ -47,6 +48,32 @@ def one_blas_thread() -> Iterator[None]:
                 _blas_limits.restore_original_limits()
 
 
+def pack(*things: Any) -> bytes:
+    """Serialise what all graph tasks of a pass share.
+
+    Dask would do it too, but when a worker then cannot import what a function needs, its
+    connection breaks and the run waits for ever. Unpacked inside a graph task, that is an error.
+    """
+    try:
+        return bytes(cloudpickle.dumps(things))
+    except Exception as error:
+        raise InputError(
+            f"functions and arguments of a pass must be picklable, to travel to workers: {error}"
+        ) from error
+
+
+@lru_cache(maxsize=8)
+def unpack(packed: bytes) -> Any:
+    """Inverse of `pack`; a process does it once for a pass."""
+    try:
+        return cloudpickle.loads(packed)
+    except ImportError as error:
+        raise InputError(
+            f"a worker cannot import what a pass needs ({error}): install it on the workers, or "
+            "define the function in the script itself"
+        ) from error
+
+
 def read_ahead(store: TaskStore, start: int, stop: int) -> Iterator[TaskBlock]:
     """Yield blocks ``start:stop``, reading each while the one before is in use."""
     with ThreadPoolExecutor(1, thread_name_prefix="daskmlr-read") as reader:
@@ -58,33 +85,23 @@ def read_ahead(store: TaskStore, start: int, stop: int) -> Iterator[TaskBlock]:
             yield block
 
 
-def reduce_run(
-    run: tuple[int, int],
-    store: TaskStore,
-    from_block: Callable[..., Any],
-    combine: Callable[[Any, Any], Any],
-    args: Sequence[Any],
-) -> Any:
+def reduce_run(run: tuple[int, int], packed: bytes) -> Any:
     """Sum the blocks of one run, left to right."""
+    store, from_block, combine, args = unpack(packed)
     with one_blas_thread():
         return reduce(combine, (from_block(block, *args) for block in read_ahead(store, *run)))
 
 
-def combine_sums(combine: Callable[[Any, Any], Any], parts: Sequence[Any]) -> Any:
+def combine_sums(packed: bytes, parts: Sequence[Any]) -> Any:
     """Combine the sums of a node of the tree, left to right."""
+    _, _, combine, _ = unpack(packed)
     with one_blas_thread():
         return reduce(combine, parts)
 
 
-def map_run(
-    run: tuple[int, int],
-    part: int,
-    store: TaskStore,
-    function: Callable[..., dict[str, np.ndarray]],
-    args: Sequence[Any],
-    staging: str,
-) -> int:
+def map_run(run: tuple[int, int], part: int, packed: bytes, staging: str) -> int:
     """Map the blocks of one run and write their rows as one part; return the number of rows."""
+    store, function, args = unpack(packed)
     written = 0
 
     def columns() -> Iterator[dict[str, np.ndarray]]:

@@ -141,8 +141,8 @@ def map_tasks(
         with connect(client) as runner:
             all_runs = plan.runs(tasks)
             key = unique_key(name)
-            shared = delayed((tasks, function, tuple(args)), name=f"{key}-args", traverse=False)
-            write = delayed(_map_run, pure=False)
+            shared = delayed(leaf.pack(tasks, function, tuple(args)), name=f"{key}-args")
+            write = delayed(leaf.map_run, pure=False)
             parts = [
                 write(run, part, shared, staging, dask_key_name=f"{key}-{part}")
                 for part, run in enumerate(all_runs)
@@ -156,20 +156,6 @@ def map_tasks(
     return None
 
 
-def _map_run(
-    run: tuple[int, int],
-    part: int,
-    shared: tuple[TaskStore, Callable[..., dict[str, np.ndarray]], tuple[Any, ...]],
-    staging: str,
-) -> int:
-    store, function, args = shared
-    return leaf.map_run(run, part, store, function, args, staging)
-
-
-def _reduce_run(run: tuple[int, int], shared: tuple[Any, ...]) -> Any:
-    return leaf.reduce_run(run, *shared)
-
-
 def _reduction(
     tasks: TaskStore,
     from_block: Callable[..., Any],
@@ -179,15 +165,15 @@ def _reduction(
 ) -> Delayed:
     """Tree of fixed shape over the runs of the store; what is sent to all travels as one key."""
     key = unique_key(name)
-    shared = delayed((tasks, from_block, combine, tuple(args)), name=f"{key}-args", traverse=False)
-    leaf_of, node_of = delayed(_reduce_run, pure=False), delayed(leaf.combine_sums, pure=False)
+    shared = delayed(leaf.pack(tasks, from_block, combine, tuple(args)), name=f"{key}-args")
+    leaf_of, node_of = delayed(leaf.reduce_run, pure=False), delayed(leaf.combine_sums, pure=False)
     level = [
         leaf_of(run, shared, dask_key_name=f"{key}-{i}") for i, run in enumerate(plan.runs(tasks))
     ]
     depth = 0
     while len(level) > 1:
         level = [
-            node_of(combine, level[i : i + plan.SPLIT_EVERY], dask_key_name=f"{key}-sum{depth}-{i}")
+            node_of(shared, level[i : i + plan.SPLIT_EVERY], dask_key_name=f"{key}-sum{depth}-{i}")
             for i in range(0, len(level), plan.SPLIT_EVERY)
         ]
         depth += 1

@@ -1,5 +1,8 @@
 """One row per task: in memory, to Parquet, to Zarr; nothing half-written."""
 
+import sys
+
+import cloudpickle
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +10,9 @@ import zarr
 
 from daskmlr import InputError, map_tasks
 from daskmlr.errors import PathExistsError
+
+# worker processes cannot import a test module: what is defined here travels whole
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def summary(block, power=1):

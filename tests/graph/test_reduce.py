@@ -1,5 +1,10 @@
 """Sums over all tasks: the same as a loop, on every scheduler; errors come through."""
 
+import sys
+import threading
+import types
+
+import cloudpickle
 import dask
 import numpy as np
 import pytest
@@ -7,6 +12,9 @@ import pytest
 from daskmlr import InputError, plan, reduce_tasks
 from daskmlr.graph import leaf, reduce
 from daskmlr.graph.execute import connect
+
+# worker processes cannot import a test module: what is defined here travels whole
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def row_sums(block, power=1):
@@ -84,8 +92,6 @@ def test_a_name_that_is_no_scheduler_is_refused(easy_tasks):
 
 def test_the_graph_is_small_whatever_it_carries(easy_tasks):
     """Parameters travel once, not with every graph task."""
-    import cloudpickle
-
     big = np.zeros(50_000)
     graph = reduce._reduction(easy_tasks, row_sums, add, (big,), "sum")
     size = len(cloudpickle.dumps(dict(graph.dask)))
@@ -104,3 +110,20 @@ def test_blas_is_held_to_one_thread_and_given_back():
                 assert threads() == {1}
             assert threads() == {1}
         assert threads() == {2}
+
+
+def test_what_a_worker_cannot_import_is_an_error_and_no_hang(easy_tasks, process_client):
+    module = types.ModuleType("only_here")
+    exec("def count(block):\n    return block.n_rows", module.__dict__)
+    sys.modules["only_here"] = module
+    try:
+        with pytest.raises(InputError, match=r"cannot import .*only_here.* install it on the work"):
+            reduce_tasks(easy_tasks, module.count, add, client=process_client)
+    finally:
+        del sys.modules["only_here"]
+
+
+def test_what_cannot_travel_is_refused(easy_tasks):
+    lock = threading.Lock()
+    with pytest.raises(InputError, match="must be picklable"):
+        reduce_tasks(easy_tasks, lambda block: lock, add)
