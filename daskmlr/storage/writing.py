@@ -75,6 +75,9 @@ class TaskWriter:
             # Zarr writes in threads that an interrupt does not stop; leaving this one waits for
             # them, so that what is removed afterwards stays removed.
             self._thread = self._stack.enter_context(ThreadPoolExecutor(1, "daskmlr-write"))
+            self._thread.submit(
+                int
+            ).result()  # one that is interrupted as it starts is not waited for
             facts = self._facts
             self._buffer = BlockBuffer(facts.block_rows, len(facts.feature_names), self._dtype)
             self._stack = self._stack.pop_all()
