@@ -108,17 +108,16 @@ def load_group(path: str | os.PathLike[str], *, kind: str, version: int) -> dict
 
 
 def _read(group: zarr.Group, name: str, path: str | os.PathLike[str]) -> np.ndarray:
+    where = f"{path}/{name}"
     try:
         array = group[name]
         if array.nchunks_initialized == array.nchunks:
             return np.asarray(array[...])
-        reason: object = "its chunk is missing"
+        damage = f"a chunk of {where} is missing"
     except KeyError:
-        reason = "it is missing"
+        damage = f"{where} is missing"
     except (MemoryError, OSError):
         raise  # of the machine, not of the group
     except Exception as error:  # codecs and metadata raise many kinds
-        reason = error
-    raise DamagedStoreError(
-        f"array {name!r} of {path} is damaged: {reason}. Restore it from a copy, or make it again"
-    )
+        damage = f"{where} cannot be read ({error})"
+    raise DamagedStoreError(f"{damage}: restore it from a copy, or make it again")

@@ -109,7 +109,7 @@ def test_damage_names_the_array(path, name, damage):
         (path / name / "zarr.json").write_text('{"shape": [')
     else:
         (path / name).rename(path.parent / "away")
-    with pytest.raises(DamagedStoreError, match=f"array '{name}' of {path} is damaged"):
+    with pytest.raises(DamagedStoreError, match=f"{path}/{name} (is missing|cannot be read)"):
         load_group(path, kind="model", version=2)
 
 
