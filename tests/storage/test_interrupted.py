@@ -1,7 +1,6 @@
 """A writer that is stopped, however, leaves nothing under the final name, or the old store."""
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -307,24 +306,26 @@ def test_a_disk_that_is_full_to_the_last_byte_still_gives_the_append_back(tasks,
     assert open_tasks(path).n_tasks == 44
 
 
-def _hold(path, ready, go_on):
-    with append_tasks(path) as writer:
-        ready.set()
-        go_on.wait(60)
-        writer.write([[1.0]], [1.0], [1], [77])
+HOLDER = """
+import sys
+from daskmlr.storage.writing import append_tasks
+
+with append_tasks(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 def test_processes_exclude_each_other_and_a_dead_one_holds_nothing(tasks, tmp_path):
     path = tasks.write(tmp_path / "t", tasks.table([1], d=1))
-    spawn = multiprocessing.get_context("spawn")
-    ready, go_on = spawn.Event(), spawn.Event()
-    other = spawn.Process(target=_hold, args=(path, ready, go_on))
-    other.start()
-    assert ready.wait(60)
-    with pytest.raises(StoreError, match="another process is appending"):
-        tasks.append(path, tasks.table([1], d=1, ids=[5]))
-    other.kill()
-    other.join(60)
+    command = [sys.executable, "-c", HOLDER, str(path)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(StoreError, match="another process is appending"):
+            tasks.append(path, tasks.table([1], d=1, ids=[5]))
+        other.kill()
     tasks.append(path, tasks.table([1], d=1, ids=[5]))
     assert open_tasks(path).task_ids().tolist() == [0, 5]
     document = json.loads((path / "zarr.json").read_text())
