@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import scipy.linalg
 
+from daskmlr.errors import InputError
 from daskmlr.kernels.assignment import (
     Mixture,
     joint_log_likelihood,
@@ -130,7 +131,17 @@ def finalise_sums(
         The equations are solved in its coordinates, where they are well conditioned.
     basis : ndarray of shape (d + 1, r)
         Orthonormal directions in standardised coordinates.
+
+    Raises
+    ------
+    InputError
+        If no task counts, as may be when few tasks are cut into parts.
     """
+    if sums.n_tasks == 0:
+        raise InputError(
+            "the components need tasks to be fitted to, got 0: the part of the tasks held for "
+            "this step is empty. Give more tasks, or use all of them in every step"
+        )
     pooled = sums.gram.sum(axis=0)
     floor = NOISE_FLOOR * max(pooled[-1, -1] / max(pooled[0, 0], 1.0), np.finfo(float).tiny)
     coef, noise = previous.coef.copy(), previous.noise_variance.copy()
