@@ -315,30 +315,41 @@ def test_a_component_without_a_task_keeps_its_regression_and_weighs_nothing():
     assert posterior(block_log_likelihood(problem.block, plain_frame(2), found))[0][:, 2].max() == 0
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_a_component_of_few_examples_is_solved_within_the_subspace(seed):
-    """8 examples for 9 coefficients: least squares along two directions, not along all."""
-    rng = np.random.default_rng(seed)
-    problem = planted(seed, [8] * 41, 2, 8, noise=0.1)
+def one_task_far_from_the_rest(seed, size):
+    """Eight features; the last task alone belongs to the second of two components."""
+    problem = planted(seed, [size] * 41, 1, 8, noise=0.1)
+    coef = in_frame(problem, plain_frame(8)).coef[0]
+    mixture = Mixture(np.array([coef, coef + 50]), np.ones(2), np.array([0.5, 0.5]))
+    y = problem.block.y.copy()
+    y[-size:] = plain_frame(8).augment(problem.block)[-size:, :-1] @ mixture.coef[1]
+    return replace(problem.block, y=y), mixture
+
+
+@pytest.mark.parametrize("size", [8, 17])
+@pytest.mark.parametrize("seed", range(2))
+def test_a_component_of_few_examples_is_solved_within_the_subspace(seed, size):
+    """Fewer than twice as many as coefficients: least squares along two directions, not nine."""
+    block, mixture = one_task_far_from_the_rest(seed, size)
     frame = plain_frame(8)
-    start = in_frame(problem, frame)
-    few = Mixture(
-        np.vstack([start.coef[0], start.coef[0] + 50]), np.array([1.0, 1.0]), np.array([0.5, 0.5])
-    )
-    # the last task alone belongs to the far component
-    X, y = problem.block.X, problem.block.y.copy()
-    y[-8:] = X[-8:] @ few.coef[1, 1:] + few.coef[1, 0]
-    block = replace(problem.block, y=y)
-    basis = np.linalg.qr(rng.normal(size=(9, 2)))[0]
-    found, _ = one_pass(block, frame, few, basis=basis)
+    basis = np.linalg.qr(np.random.default_rng(seed).normal(size=(9, 2)))[0]
+    found, _ = one_pass(block, frame, mixture, basis=basis)
     directions = basis.T @ white(block, frame).A
-    a = frame.augment(block)[-8:, :-1]
-    solution = np.linalg.lstsq(a @ directions.T, y[-8:], rcond=None)[0]
+    a, r = frame.augment(block)[-size:, :-1], block.y[-size:]
+    solution = np.linalg.lstsq(a @ directions.T, r, rcond=None)[0]
     np.testing.assert_allclose(found.coef[1], solution @ directions, rtol=1e-6)
-    # with fewer examples than directions it stays as it was
-    wide = np.linalg.qr(rng.normal(size=(9, 8)))[0]
-    kept, _ = one_pass(block, frame, few, basis=wide)
-    np.testing.assert_array_equal(kept.coef[1], few.coef[1])
+
+
+def test_a_component_of_fewer_examples_than_directions_stays_as_it_was():
+    block, mixture = one_task_far_from_the_rest(0, 8)
+    basis = np.linalg.qr(np.random.default_rng(0).normal(size=(9, 8)))[0]
+    found, _ = one_pass(block, plain_frame(8), mixture, basis=basis)
+    np.testing.assert_array_equal(found.coef[1], mixture.coef[1])
+
+
+def test_a_component_of_twice_as_many_examples_as_coefficients_is_solved_along_all():
+    block, mixture = one_task_far_from_the_rest(0, 18)
+    found, _ = one_pass(block, plain_frame(8), mixture, basis=np.eye(9)[:, :2])
+    np.testing.assert_allclose(found.coef[1], mixture.coef[1], rtol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(2))
