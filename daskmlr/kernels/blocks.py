@@ -116,14 +116,19 @@ class Frame:
     offset: NDArray[np.float64]
 
     def augment(self, block: TaskBlock) -> NDArray[np.floating]:
-        """Return ``[a, r]`` of every row, shape (n_rows, d + 2), in the block's dtype."""
+        """Return ``[a, r]`` of every row, shape (n_rows, d + 2), in the block's dtype.
+
+        Shift and intercept are subtracted in double precision: rounded to the dtype of the block
+        they would move every row the same way, which no number of examples averages out.
+        """
         dtype = block.X.dtype
         out = np.empty((block.n_rows, block.n_features + 2), dtype=dtype)
         out[:, 0] = 1
         covariates = out[:, 1:-1]
-        np.subtract(block.X, self.shift.astype(dtype), out=covariates)
+        np.subtract(block.X, self.shift, out=covariates, casting="same_kind")
         covariates *= (1 / self.scale).astype(dtype)
-        np.subtract(block.y, out[:, :-1] @ self.offset.astype(dtype), out=out[:, -1])
+        shared = self.offset[0] + covariates @ self.offset[1:].astype(dtype)
+        np.subtract(block.y, shared, out=out[:, -1], casting="same_kind")
         return out
 
     def with_offset(self, offset: NDArray[np.float64]) -> Frame:

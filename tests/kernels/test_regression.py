@@ -404,6 +404,21 @@ def test_single_precision_passes_stay_close(seed):
     np.testing.assert_allclose(single[2], noise, rtol=1e-4)
 
 
+@pytest.mark.parametrize("mean", [100.0, 20_000.0])
+def test_single_precision_leaves_no_bias_that_examples_cannot_average_out(mean):
+    """The fit goes through the means of the stored numbers, to a tenth of a standard error."""
+    n = 100_000
+    rng = np.random.default_rng(0)
+    X = (mean + rng.normal(size=(n, 2))).astype(np.float32)
+    y = (mean + (X - mean).sum(axis=1) + rng.normal(size=n)).astype(np.float32)
+    x_bar, y_bar = X.mean(axis=0, dtype=float), y.mean(dtype=float)
+    frame = Frame(x_bar, np.ones(2), np.array([y_bar, 0, 0]))
+    start = Mixture(np.zeros((1, 3)), np.ones(1), np.ones(1))
+    found, _ = one_pass(TaskBlock(X, y, offsets_of([10] * (n // 10))), frame, start)
+    slopes, intercepts = frame.to_user(found.coef)
+    assert intercepts[0] + slopes[0] @ x_bar == pytest.approx(y_bar, abs=0.1 / np.sqrt(n))
+
+
 def test_components_without_any_task_are_refused():
     mixture = random_mixture(0, 2, 1)
     nothing = sums_from_block(empty_block(1), plain_frame(1), mixture, assign="soft")
