@@ -60,13 +60,20 @@ class ProjectedTasks:
 def select_largest(sizes: NDArray[np.integer], count: int) -> NDArray[np.int64]:
     """Positions of the `count` largest tasks, ascending; ties are spread evenly over the store.
 
+    Raises
+    ------
+    InputError
+        If `count` is negative.
+
     Examples
     --------
     >>> select_largest(np.array([2, 9, 2, 2, 2]), 3).tolist()
     [0, 1, 3]
     """
-    if count >= len(sizes):
-        return np.arange(len(sizes))
+    if count < 0:
+        raise InputError(f"the number of largest tasks must not be negative, got {count}")
+    if count == 0 or count >= len(sizes):
+        return np.arange(min(count, len(sizes)))
     smallest = np.partition(sizes, len(sizes) - count)[len(sizes) - count]
     larger = np.flatnonzero(sizes > smallest)
     tied = np.flatnonzero(sizes == smallest)
@@ -182,8 +189,10 @@ def cluster_by_em(
     Raises
     ------
     InputError
-        If there are fewer tasks than components.
+        If there are fewer tasks than components, or less than one restart.
     """
+    if n_restarts < 1:
+        raise InputError(f"n_restarts must be at least 1, got {n_restarts}")
     n = len(tasks.size)
     if n < n_components:
         raise InputError(
@@ -232,6 +241,11 @@ def cluster_by_linkage(
     n_components : int
     method : {"single", "average"}
         Linkage; "single" is the paper's, "average" that of its authors' experiments.
+
+    Raises
+    ------
+    InputError
+        If there are fewer tasks than components, or no batch.
     """
     labels = linkage_labels(tasks.halves, n_components, method=method)
     shares = np.eye(n_components)[labels]
@@ -251,11 +265,18 @@ def linkage_labels(
     halves : ndarray of shape (n, n_batches, 2, r)
     n_components : int
     method : {"single", "average"}
+
+    Raises
+    ------
+    InputError
+        If there are fewer tasks than components, or no batch.
     """
-    n = len(halves)
+    n, n_batches = halves.shape[:2]
     if n < n_components:
         raise InputError(f"{n_components} components need at least as many tasks, got {n}")
-    products = np.empty((halves.shape[1], n, n))
+    if n_batches == 0:
+        raise InputError("linkage needs n_batches of at least 1, got 0: no distance to take")
+    products = np.empty((n_batches, n, n))
     for batch, (first, second) in enumerate(halves.transpose(1, 2, 0, 3)):
         inner = first @ second.T
         own = np.diag(inner)
