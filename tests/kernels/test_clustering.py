@@ -262,6 +262,17 @@ def test_restarts_end_when_the_best_is_found_twice(n_restarts):
         assert len(values) == MIN_RESTARTS
 
 
+def test_equal_likelihoods_of_other_components_are_no_agreement():
+    """Four truths on the corners of a square, two components: split either way, equally likely."""
+    corners = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    X = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    y = np.concatenate([X @ w for w in corners for _ in range(5)])
+    tasks = project(TaskBlock(np.tile(X, (20, 1)), y, offsets_of([4] * 20)), basis=np.eye(3)[:, 1:])
+    pairs = [cluster(tasks, 2, seed=seed, n_restarts=2) for seed in range(12)]
+    equal = [pair for pair in pairs if np.ptp(pair.log_likelihoods) < 1e-6]
+    assert {pair.agreed for pair in equal} == {True, False}
+
+
 def test_restarts_that_never_meet_are_told():
     """Eight components for tasks of pure noise: no two searches end alike."""
     block = random_block(3, [6] * 60, 4)
