@@ -184,7 +184,7 @@ def info(store: Path, validate: bool, as_json: bool) -> None:
 @click.option("--clustering", type=click.Choice(["em", "linkage"]), default="em")
 @click.option("--n-heavy", type=click.IntRange(min=1), help="Tasks used for first components.")
 @click.option("--n-batches", type=click.IntRange(min=1), default=1, show_default=True)
-@click.option("--n-restarts", type=click.IntRange(min=1), default=24, show_default=True)
+@click.option("--n-restarts", type=click.IntRange(min=1), default=12, show_default=True)
 @click.option("--assignment", type=click.Choice(["soft", "hard"]), default="soft")
 @click.option("--max-iter", type=click.IntRange(min=1), default=100, show_default=True)
 @click.option("--tol", type=float, default=1e-6, show_default=True)

@@ -116,7 +116,7 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
         clustering: Literal["em", "linkage"] = "em",
         n_heavy: int | None = None,
         n_batches: int = 1,
-        n_restarts: int = 24,
+        n_restarts: int = 12,
         assignment: Literal["soft", "hard"] = "soft",
         max_iter: int = 100,
         tol: float = 1e-6,

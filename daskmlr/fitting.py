@@ -14,7 +14,7 @@ from daskmlr import plan
 from daskmlr.diagnostics import Spectrum, fit_notes
 from daskmlr.errors import InputError
 from daskmlr.graph.reduce import reduce_tasks
-from daskmlr.kernels import clustering, moments, regression
+from daskmlr.kernels import clustering, linkage, moments, projected, regression
 from daskmlr.kernels.blocks import Frame, Part
 from daskmlr.kernels.standardise import standardiser_from_gram
 from daskmlr.kernels.subspace import top_eigenspace
@@ -47,7 +47,7 @@ class FitOptions:
     clustering: Literal["em", "linkage"] = "em"
     n_heavy: int | None = None
     n_batches: int = 1
-    n_restarts: int = 24
+    n_restarts: int = 12
     assign: Literal["soft", "hard"] = "soft"
     max_iter: int = 100
     tol: float = 1e-6
@@ -167,12 +167,12 @@ def first_components(
         Whether two restarts found the same best likelihood.
     """
     positions = _heavy_positions(tasks, options)
-    projected = record.timed(
+    tasks_in_subspace = record.timed(
         "project",
         lambda: reduce_tasks(
             tasks,
             _project,
-            clustering.combine_projected,
+            projected.combine_projected,
             args=(
                 spectrum.frame,
                 spectrum.basis,
@@ -187,9 +187,9 @@ def first_components(
 
     def cluster() -> clustering.Clustering:
         if options.clustering == "linkage":
-            return clustering.cluster_by_linkage(projected, options.n_components)
+            return linkage.cluster_by_linkage(tasks_in_subspace, options.n_components)
         return clustering.cluster_by_em(
-            projected,
+            tasks_in_subspace,
             options.n_components,
             np.maximum(spectrum.values, spectrum.edge / 4),
             n_restarts=options.n_restarts,
@@ -279,8 +279,8 @@ def _project(
     basis: NDArray[np.float64],
     positions: NDArray[np.int64],
     n_batches: int,
-) -> clustering.ProjectedTasks:
-    return clustering.projected_from_block(block, frame, basis, positions, n_batches=n_batches)
+) -> projected.ProjectedTasks:
+    return projected.projected_from_block(block, frame, basis, positions, n_batches=n_batches)
 
 
 def _sums(
@@ -311,12 +311,16 @@ def _heavy_positions(tasks: TaskStore, options: FitOptions) -> NDArray[np.int64]
     part = options.part(1)
     if part is not None:
         sizes[~part.holds(0, tasks.n_tasks)] = 0
-    r = min(options.n_components, tasks.n_features + 1)
-    count = options.n_heavy or min(
-        HEAVY_PER_COMPONENT * options.n_components,
-        max(HEAVY_BYTES // (8 * r * r), 2 * options.n_components),
-    )
-    return clustering.select_largest(sizes, min(count, int(np.count_nonzero(sizes > 1))))
+    count = min(_heavy_count(tasks, options), int(np.count_nonzero(sizes > 1)))
+    return projected.select_largest(sizes, count)
+
+
+def _heavy_count(tasks: TaskStore, options: FitOptions) -> int:
+    if options.n_heavy is not None:
+        return min(options.n_heavy, tasks.n_tasks)
+    k = options.n_components
+    affordable = HEAVY_BYTES // plan.projected_task_bytes(min(k, tasks.n_features + 1))
+    return min(HEAVY_PER_COMPONENT * k, max(affordable, 2 * k), tasks.n_tasks)
 
 
 def _check_options(tasks: TaskStore, options: FitOptions) -> None:
@@ -337,11 +341,8 @@ def _check_options(tasks: TaskStore, options: FitOptions) -> None:
 
 def _check_memory(tasks: TaskStore, options: FitOptions, runner: Runner) -> None:
     n_threads, limit = runner.worker_resources()
-    r = min(options.n_components, tasks.n_features + 1)
-    n_heavy = options.n_heavy or HEAVY_BYTES // (8 * r * r)
-    n_heavy = min(n_heavy, HEAVY_PER_COMPONENT * options.n_components, tasks.n_tasks)
     for stage, sum_bytes in plan.sum_bytes_of_fit(
-        tasks.n_features, options.n_components, n_heavy
+        tasks.n_features, options.n_components, _heavy_count(tasks, options)
     ).items():
         plan.check_memory(
             plan.plan_pass(tasks, sum_bytes), stage=stage, n_threads=n_threads, limit=limit

@@ -96,12 +96,17 @@ def plan_pass(store: StoreShape, sum_bytes: int) -> PassPlan:
     return PassPlan(n_runs, n_graph_tasks, bytes_read, per_thread)
 
 
+def projected_task_bytes(n_directions: int) -> int:
+    """Bytes of a task's moments in the subspace: a triangle, a vector, a few numbers."""
+    return 4 * (n_directions + 2) ** 2
+
+
 def sum_bytes_of_fit(n_features: int, n_components: int, n_heavy: int) -> dict[str, int]:
     """Bytes of the sum that each stage of a fit carries."""
     r = min(n_components, n_features + 1)
     return {
         "moments": 8 * 3 * (n_features + 2) ** 2,
-        "heavy": 8 * n_heavy * (r + 1) ** 2,
+        "heavy": n_heavy * projected_task_bytes(r),
         "refine": 8 * n_components * (n_features + 2) ** 2,
     }
 

@@ -19,9 +19,10 @@ import numpy as np
 
 from daskmlr.graph.leaf import one_blas_thread
 from daskmlr.kernels.blocks import Frame, TaskBlock
-from daskmlr.kernels.clustering import linkage_labels, projected_from_block
+from daskmlr.kernels.linkage import linkage_labels
 from daskmlr.kernels.metrics import label_accuracy, subspace_error
 from daskmlr.kernels.moments import ALL_PAIRS, SPLIT, finalise_moments, moments_from_block
+from daskmlr.kernels.projected import projected_from_block
 from daskmlr.kernels.standardise import Standardiser, standardiser_from_gram
 from daskmlr.kernels.subspace import top_eigenspace
 from daskmlr.synthetic import make_truth, simulate_arrays

@@ -1,0 +1,224 @@
+"""Tasks in the subspace: what a mixture of regressions can ask of them, small enough to keep.
+
+In the subspace a task is small: the moments of its examples, ``(r, r)``, ``(r,)`` and a sum of
+squares, say all that a mixture of regressions can ask of it. They fit memory for thousands of
+tasks, so that a search over them can afford many runs of expectation-maximisation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from daskmlr.errors import InputError
+from daskmlr.kernels.assignment import Mixture, joint_log_likelihood, posterior
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from daskmlr.kernels.blocks import Frame, TaskBlock
+
+NOISE_FLOOR = 1e-8
+RIDGE = 1e-6
+
+
+@dataclass(frozen=True)
+class ProjectedTasks:
+    """Moments of a few tasks in the coordinates ``v = B^T a``; `combine_projected` joins two.
+
+    Attributes
+    ----------
+    gram : ndarray of shape (n, r (r + 1) / 2), float64
+        Upper triangle of ``sum_j v_j v_j^T`` of each task, row by row.
+    cross : ndarray of shape (n, r), float64
+        ``sum_j r_j v_j``.
+    square : ndarray of shape (n,), float64
+        ``sum_j r_j^2``.
+    size : ndarray of shape (n,), int64
+        Examples.
+    halves : ndarray of shape (n, n_batches, 2, r), float64
+        Mean of ``r v`` over each half of each of `n_batches` disjoint batches of the examples.
+    """
+
+    gram: NDArray[np.float64]
+    cross: NDArray[np.float64]
+    square: NDArray[np.float64]
+    size: NDArray[np.int64]
+    halves: NDArray[np.float64]
+
+
+def select_largest(sizes: NDArray[np.integer], count: int) -> NDArray[np.int64]:
+    """Positions of the `count` largest tasks, ascending; ties are spread evenly over the store.
+
+    Raises
+    ------
+    InputError
+        If `count` is negative.
+
+    Examples
+    --------
+    >>> select_largest(np.array([2, 9, 2, 2, 2]), 3).tolist()
+    [0, 1, 3]
+    """
+    if count < 0:
+        raise InputError(f"the number of largest tasks must not be negative, got {count}")
+    if count == 0 or count >= len(sizes):
+        return np.arange(min(count, len(sizes)))
+    smallest = np.partition(sizes, len(sizes) - count)[len(sizes) - count]
+    larger = np.flatnonzero(sizes > smallest)
+    tied = np.flatnonzero(sizes == smallest)
+    spread = np.linspace(0, len(tied), count - len(larger), endpoint=False).astype(np.int64)
+    return np.sort(np.concatenate([larger, tied[spread]]))
+
+
+def projected_from_block(
+    block: TaskBlock,
+    frame: Frame,
+    basis: NDArray[np.float64],
+    positions: NDArray[np.int64],
+    *,
+    n_batches: int,
+) -> ProjectedTasks:
+    """Project the tasks of a block that are among `positions` (ascending places in the store).
+
+    Parameters
+    ----------
+    block : TaskBlock
+    frame : Frame
+    basis : ndarray of shape (d + 1, r)
+        ``v = basis^T a``.
+    positions : ndarray of int64
+    n_batches : int
+        Disjoint batches of each task for the paper's median; 0 leaves `halves` empty.
+    """
+    first, last = np.searchsorted(positions, [block.first_task, block.first_task + block.n_tasks])
+    parts = [
+        _project_task(block.tasks(i, i + 1), frame, basis, n_batches)
+        for i in (positions[first:last] - block.first_task).tolist()
+    ]
+    r = basis.shape[1]
+    return ProjectedTasks(
+        np.array([p[0] for p in parts]).reshape(-1, r * (r + 1) // 2),
+        np.array([p[1] for p in parts]).reshape(-1, r),
+        np.array([p[2] for p in parts], dtype=np.float64),
+        np.array([p[3] for p in parts], dtype=np.int64),
+        np.array([p[4] for p in parts]).reshape(len(parts), n_batches, 2, r),
+    )
+
+
+def combine_projected(left: ProjectedTasks, right: ProjectedTasks) -> ProjectedTasks:
+    """Join two, in order."""
+    return ProjectedTasks(
+        **{
+            f.name: np.concatenate([getattr(left, f.name), getattr(right, f.name)])
+            for f in fields(ProjectedTasks)
+        }
+    )
+
+
+def _project_task(
+    task: TaskBlock, frame: Frame, basis: NDArray[np.float64], n_batches: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float, int, NDArray[np.float64]]:
+    rows = frame.augment(task).astype(np.float64)
+    v, target = rows[:, :-1] @ basis, rows[:, -1]
+    parts = np.array_split(target[:, None] * v, max(2 * n_batches, 1))[: 2 * n_batches]
+    halves = [part.sum(axis=0) / max(len(part), 1) for part in parts]
+    gram = (v.T @ v)[np.triu_indices(v.shape[1])]
+    return gram, v.T @ target, float(target @ target), task.n_rows, np.array(halves)
+
+
+def unpack(triangle: NDArray[np.float64], r: int) -> NDArray[np.float64]:
+    """Symmetric matrices from their upper triangles: (n, r (r + 1) / 2) to (n, r, r)."""
+    upper, lower = np.triu_indices(r)
+    full = np.empty((len(triangle), r, r))
+    full[:, upper, lower] = triangle
+    full[:, lower, upper] = triangle
+    return full
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a mixture says of the tasks: ``E`` of expectation-maximisation.
+
+    Attributes
+    ----------
+    posterior : ndarray of shape (n, k), float64
+        Of the labels; rows sum to one.
+    log_likelihood : ndarray of shape (n,), float64
+        Of the projected tasks.
+    rss : ndarray of shape (n, k), float64
+        Residual sum of squares of every task under every component.
+    """
+
+    posterior: NDArray[np.float64]
+    log_likelihood: NDArray[np.float64]
+    rss: NDArray[np.float64]
+
+
+def expectation(tasks: ProjectedTasks, mixture: Mixture) -> Expectation:
+    """Posteriors and likelihoods of the tasks."""
+    rss = projected_rss(tasks, mixture.coef)
+    return Expectation(*posterior(joint_log_likelihood(rss, tasks.size, mixture)), rss)
+
+
+def run_em(
+    tasks: ProjectedTasks, mixture: Mixture, *, max_iter: int, tol: float
+) -> tuple[Mixture, float]:
+    """Expectation-maximisation until the mean log-likelihood of an example gains less than `tol`.
+
+    Returns
+    -------
+    mixture : Mixture
+    log_likelihood : float
+        Of all tasks at `mixture`.
+    """
+    n_rows = tasks.size.sum()
+    best = -np.inf
+    for _ in range(max_iter):
+        now = expectation(tasks, mixture)
+        value = float(now.log_likelihood.sum())
+        if value - best < tol * n_rows:
+            return mixture, value
+        best = value
+        mixture = maximise(tasks, now.posterior)
+    return mixture, float(expectation(tasks, mixture).log_likelihood.sum())
+
+
+def projected_rss(tasks: ProjectedTasks, coef: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Residual sum of squares of every task under every component, shape (n, k)."""
+    row, column = np.triu_indices(tasks.cross.shape[1])
+    outer = coef[:, row] * coef[:, column]
+    outer[:, row != column] *= 2
+    rss = tasks.gram @ outer.T
+    rss -= 2 * tasks.cross @ coef.T
+    rss += tasks.square[:, None]
+    np.maximum(rss, 0, out=rss)
+    return rss
+
+
+def maximise(tasks: ProjectedTasks, shares: NDArray[np.float64]) -> Mixture:
+    """Weighted least squares of every component from the tasks' moments.
+
+    Noise variances are drawn towards their mean by as many examples as there are coefficients:
+    the likelihood of a component that interpolates a few tasks is then finite, and small.
+
+    Parameters
+    ----------
+    tasks : ProjectedTasks
+    shares : ndarray of shape (n, k)
+        How far each task counts for each component.
+    """
+    r = tasks.cross.shape[1]
+    gram = unpack(shares.T @ tasks.gram, r)
+    cross = shares.T @ tasks.cross
+    square = shares.T @ tasks.square
+    rows = np.maximum(shares.T @ tasks.size, np.finfo(float).tiny)
+    ridge = RIDGE * np.trace(gram, axis1=1, axis2=2) / r + np.finfo(float).tiny
+    coef = np.linalg.solve(gram + ridge[:, None, None] * np.eye(r), cross[:, :, None])[:, :, 0]
+    fitted = 2 * np.einsum("kr,kr->k", coef, cross) - np.einsum("kr,krs,ks->k", coef, gram, coef)
+    floor = NOISE_FLOOR * tasks.square.sum() / tasks.size.sum() + np.finfo(float).tiny
+    rss = np.maximum(square - fitted, 0)
+    noise = np.maximum((rss + r * rss.sum() / rows.sum()) / (rows + r), floor)
+    return Mixture(coef, noise, shares.mean(axis=0))
