@@ -198,8 +198,21 @@ def first_components(
 
     found: clustering.Clustering = record.timed("cluster", cluster)
     record.entries[-1]["log_likelihoods"] = found.log_likelihoods.tolist()
-    mixture = replace(found.mixture, coef=found.mixture.coef @ spectrum.basis.T)
-    return mixture, found.agreed
+    return _to_start(found.mixture, spectrum), found.agreed
+
+
+def _to_start(mixture: Mixture, spectrum: Spectrum) -> Mixture:
+    """Components of the subspace as a start of the refinement.
+
+    Their noises count half, the common one half (in logarithms): a component whose noise starts
+    too large collects the worst tasks of all the others, and may keep them.
+    """
+    common = mixture.weights @ mixture.noise_variance
+    return replace(
+        mixture,
+        coef=mixture.coef @ spectrum.basis.T,
+        noise_variance=np.sqrt(common * mixture.noise_variance),
+    )
 
 
 def refine(

@@ -97,7 +97,7 @@ CASES = {
     "long tail": replace(PLAIN, light=(16384, (2, 200)), heavy=None),
     "t noise": replace(PLAIN, noise_dof=4.0),
     "low rank": Case(12, 32, 0.3, (16384, 8), (512, 16), rank=6),
-    "k > d": Case(12, 4, 0.1, (8192, 8), (512, 16)),
+    "k > d": Case(12, 4, 0.3, (8192, 12), (512, 16)),
     "light only": replace(PLAIN, heavy=None),
 }
 
