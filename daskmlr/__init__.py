@@ -6,7 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from daskmlr.errors import ComponentWarning, DaskmlrError, InputError, StoreError
+    from daskmlr.errors import (
+        ComponentWarning,
+        DaskmlrError,
+        InputError,
+        StoreError,
+        StructureWarning,
+    )
     from daskmlr.estimator import MixedLinearRegression
     from daskmlr.graph.reduce import map_tasks, reduce_tasks
     from daskmlr.ingestion import ingest
@@ -23,6 +29,7 @@ __all__ = [
     "MixedLinearRegression",
     "Model",
     "StoreError",
+    "StructureWarning",
     "TaskBlock",
     "TaskStore",
     "append_tasks",
@@ -41,6 +48,7 @@ _HOME = {
     "DaskmlrError": "errors",
     "InputError": "errors",
     "StoreError": "errors",
+    "StructureWarning": "errors",
     "MixedLinearRegression": "estimator",
     "map_tasks": "graph.reduce",
     "reduce_tasks": "graph.reduce",

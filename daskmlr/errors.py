@@ -44,4 +44,8 @@ class DaskmlrWarning(UserWarning):
 
 
 class ComponentWarning(DaskmlrWarning):
-    """The fitted components cannot all be trusted: empty, duplicate, or without a gap."""
+    """The fitted components cannot all be trusted: empty, superfluous, merged, or not agreed on."""
+
+
+class StructureWarning(DaskmlrWarning):
+    """The tasks show no sign of more than one regression."""

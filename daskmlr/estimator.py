@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,8 +14,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, check_X_y
 
 from daskmlr.errors import InputError
-from daskmlr.fitting import FitOptions, fit_tasks
+from daskmlr.fitting import fit_tasks
 from daskmlr.graph.execute import connect
+from daskmlr.stages import FitOptions
 from daskmlr.storage.arrays import write_arrays
 from daskmlr.storage.tasks import TaskStore, open_tasks
 
@@ -84,6 +86,8 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
     n_iter_ : int
         Refinement passes.
     converged_ : bool
+    diagnostics_ : dict
+        Numbers that say how far the fit can be trusted; see `Model`.
     model_ : Model
         All of it, to be saved.
     n_features_in_ : int
@@ -166,7 +170,10 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
         with tempfile.TemporaryDirectory(prefix="daskmlr-") as folder:
             tasks = self._tasks(X, y, groups, Path(folder) / "tasks")
             with connect(client, progress) as runner:
-                self._take(fit_tasks(tasks, options, runner))
+                model, diagnosis = fit_tasks(tasks, options, runner)
+                for category, message in diagnosis.warnings:
+                    warnings.warn(message, category, stacklevel=2)
+                self._take(model)
                 if y is not None:
                     labelled = self.model_.assign(tasks, client=runner)
                     assert labelled is not None  # noqa: S101 - no output path was given
@@ -258,6 +265,7 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
         self.log_likelihood_ = model.log_likelihood
         self.n_iter_ = model.n_iter
         self.converged_ = model.converged
+        self.diagnostics_ = model.diagnostics
         self.n_features_in_ = model.n_features
         self.feature_names_in_ = np.array(model.feature_names, dtype=object)
 

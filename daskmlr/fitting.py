@@ -1,80 +1,25 @@
-"""The stages of a fit: moments, subspace, first components, refinement."""
+"""A fit from end to end: what it refuses, its stages in order, the model that comes out."""
 
 from __future__ import annotations
 
-import time
-import warnings
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.linalg
 
-from daskmlr import plan
-from daskmlr.diagnostics import Spectrum, fit_notes
+from daskmlr import plan, stages
+from daskmlr.diagnostics import Diagnosis, Outcome, Spectrum, diagnose
 from daskmlr.errors import InputError
-from daskmlr.graph.reduce import reduce_tasks
-from daskmlr.kernels import clustering, linkage, moments, projected, regression
-from daskmlr.kernels.blocks import Frame, Part
-from daskmlr.kernels.standardise import standardiser_from_gram
-from daskmlr.kernels.subspace import top_eigenspace
+from daskmlr.kernels.assignment import Mixture
 from daskmlr.model import Model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from numpy.typing import NDArray
-
     from daskmlr.graph.execute import Runner
-    from daskmlr.kernels.assignment import Mixture
-    from daskmlr.kernels.blocks import TaskBlock
+    from daskmlr.stages import FitOptions, RunRecord
     from daskmlr.storage.tasks import TaskStore
 
-# Projected tasks are kept on the client: this many for each component, in this much memory.
-HEAVY_PER_COMPONENT = 256
-HEAVY_BYTES = 256 * plan.MIB
-# A pooled regression that explains more of the target is worth a second read of the moments.
-POOLED_SHARE = 0.2
-SIZES_AT_ONCE = 1 << 22
 
-
-@dataclass(frozen=True)
-class FitOptions:
-    """What a fit may be told; documented at `MixedLinearRegression`."""
-
-    n_components: int
-    groups: int = moments.ALL_PAIRS
-    clustering: Literal["em", "linkage"] = "em"
-    n_heavy: int | None = None
-    n_batches: int = 1
-    n_restarts: int = 12
-    assign: Literal["soft", "hard"] = "soft"
-    max_iter: int = 100
-    tol: float = 1e-6
-    seed: int = 0
-    sample_split: bool = False
-
-    def part(self, step: int) -> Part | None:
-        """Tasks of the paper's step 0, 1 or 2: disjoint parts if `sample_split`, else all."""
-        return Part(step, 3, self.seed) if self.sample_split else None
-
-
-@dataclass
-class RunRecord:
-    """What the stages of one fit did, in order."""
-
-    entries: list[dict[str, Any]] = field(default_factory=list)
-
-    def timed(self, stage: str, function: Callable[[], Any], **facts: Any) -> Any:
-        """Run `function`, and record the stage with its seconds and `facts`."""
-        start = time.perf_counter()
-        result = function()
-        self.entries.append({"stage": stage, "seconds": time.perf_counter() - start, **facts})
-        return result
-
-
-def fit_tasks(tasks: TaskStore, options: FitOptions, runner: Runner) -> Model:
-    """Fit the mixture to a store.
+def fit_tasks(tasks: TaskStore, options: FitOptions, runner: Runner) -> tuple[Model, Diagnosis]:
+    """Fit the mixture to a store; the diagnosis says what to warn of.
 
     Raises
     ------
@@ -85,22 +30,45 @@ def fit_tasks(tasks: TaskStore, options: FitOptions, runner: Runner) -> Model:
     """
     _check_options(tasks, options)
     _check_memory(tasks, options, runner)
-    record = RunRecord()
+    record = stages.RunRecord()
     rng = np.random.default_rng(options.seed)
-    spectrum = find_subspace(tasks, options, runner, record, rng)
-    start, agreed = first_components(tasks, options, spectrum, runner, record, rng)
-    mixture, log_likelihood, converged = refine(tasks, options, spectrum, start, runner, record)
+    spectrum = stages.find_subspace(tasks, options, runner, record, rng)
+    found = stages.first_components(tasks, options, spectrum, runner, record, rng)
+    mixture, log_likelihood, converged = stages.refine(
+        tasks, options, spectrum, found.mixture, runner, record
+    )
+    outcome = Outcome(
+        mixture=by_weight(mixture),
+        log_likelihood=log_likelihood,
+        converged=converged,
+        n_passes=sum(entry["stage"] == "refine" for entry in record.entries),
+        restart_log_likelihoods=tuple(found.log_likelihoods.tolist()),
+        agreed=found.agreed,
+    )
+    sums = stages.diagnosis_sums(tasks, options, spectrum, outcome.mixture, runner, record)
+    verdict = diagnose(outcome, spectrum, sums, n_tasks=tasks.n_tasks, n_rows=tasks.n_rows)
+    return _model(tasks, spectrum, outcome, verdict, record), verdict
+
+
+def by_weight(mixture: Mixture) -> Mixture:
+    """Order the components by falling weight."""
     order = np.argsort(-mixture.weights, kind="stable")
-    coef, intercept = spectrum.frame.to_user(mixture.coef[order])
-    n_passes = sum(entry["stage"] == "refine" for entry in record.entries)
-    notes = fit_notes(mixture, spectrum, agreed, converged, n_passes, tasks.n_tasks)
-    for category, message in notes:
-        warnings.warn(message, category, stacklevel=4)
+    return Mixture(mixture.coef[order], mixture.noise_variance[order], mixture.weights[order])
+
+
+def _model(
+    tasks: TaskStore,
+    spectrum: Spectrum,
+    outcome: Outcome,
+    verdict: Diagnosis,
+    record: RunRecord,
+) -> Model:
+    coef, intercept = spectrum.frame.to_user(outcome.mixture.coef)
     return Model(
         coef=coef,
         intercept=intercept,
-        noise_variance=mixture.noise_variance[order],
-        weights=mixture.weights[order],
+        noise_variance=outcome.mixture.noise_variance,
+        weights=outcome.mixture.weights,
         feature_names=tasks.feature_names,
         target_name=tasks.target_name,
         task_name=tasks.task_name,
@@ -110,230 +78,15 @@ def fit_tasks(tasks: TaskStore, options: FitOptions, runner: Runner) -> Model:
         subspace=spectrum.directions,
         eigenvalues=spectrum.values,
         noise_edge=spectrum.edge,
-        log_likelihood=log_likelihood,
+        log_likelihood=outcome.log_likelihood,
         n_tasks=tasks.n_tasks,
         n_rows=tasks.n_rows,
-        n_iter=n_passes,
-        converged=converged,
+        n_iter=outcome.n_passes,
+        converged=outcome.converged,
         history=tuple(record.entries),
-        notes=tuple(message for _, message in notes),
+        notes=tuple(message for _, message in verdict.warnings),
+        diagnostics=verdict.facts,
     )
-
-
-def find_subspace(
-    tasks: TaskStore,
-    options: FitOptions,
-    runner: Runner,
-    record: RunRecord,
-    rng: np.random.Generator,
-) -> Spectrum:
-    """One pass, or two: moments, standardisation, top eigenvectors.
-
-    What all tasks share adds to the variance of the second moment and nothing to its signal, so a
-    pooled regression that explains a good part of the target is taken out by a second pass.
-    """
-    scale = np.where(tasks.feature_scale > 0, tasks.feature_scale, 1.0)
-    offset = np.zeros(tasks.n_features + 1)
-    offset[0] = tasks.target_mean
-    frame = Frame(tasks.feature_mean, scale, offset)
-    sums = _moments(tasks, frame, options, runner, record)
-    standardiser = standardiser_from_gram(sums.gram[:-1, :-1], tasks.feature_names, tasks.dtype)
-    pooled, share = _pooled_regression(sums.gram)
-    if share > POOLED_SHARE:
-        frame = frame.with_offset(offset + pooled)
-        sums = _moments(tasks, frame, options, runner, record)
-    second, null = moments.finalise_moments(sums)
-    r = min(options.n_components, tasks.n_features + 1)
-    values, directions = top_eigenspace(standardiser.whiten(second), r, rng=rng)
-    edge = float(top_eigenspace(standardiser.whiten(null), 1, rng=rng)[0][0])
-    return Spectrum(frame, standardiser, values, directions, edge)
-
-
-def first_components(
-    tasks: TaskStore,
-    options: FitOptions,
-    spectrum: Spectrum,
-    runner: Runner,
-    record: RunRecord,
-    rng: np.random.Generator,
-) -> tuple[Mixture, bool]:
-    """Cluster the largest tasks in the subspace.
-
-    Returns
-    -------
-    mixture : Mixture
-        In the frame of `spectrum`.
-    agreed : bool
-        Whether two restarts found the same best likelihood.
-    """
-    positions = _heavy_positions(tasks, options)
-    tasks_in_subspace = record.timed(
-        "project",
-        lambda: reduce_tasks(
-            tasks,
-            _project,
-            projected.combine_projected,
-            args=(
-                spectrum.frame,
-                spectrum.basis,
-                positions,
-                options.n_batches if options.clustering == "linkage" else 0,
-            ),
-            client=runner,
-            name="project",
-        ),
-        tasks=len(positions),
-    )
-
-    def cluster() -> clustering.Clustering:
-        if options.clustering == "linkage":
-            return linkage.cluster_by_linkage(tasks_in_subspace, options.n_components)
-        return clustering.cluster_by_em(
-            tasks_in_subspace,
-            options.n_components,
-            np.maximum(spectrum.values, spectrum.edge / 4),
-            n_restarts=options.n_restarts,
-            rng=rng,
-        )
-
-    found: clustering.Clustering = record.timed("cluster", cluster)
-    record.entries[-1]["log_likelihoods"] = found.log_likelihoods.tolist()
-    return _to_start(found.mixture, spectrum), found.agreed
-
-
-def _to_start(mixture: Mixture, spectrum: Spectrum) -> Mixture:
-    """Components of the subspace as a start of the refinement.
-
-    Their noises count half, the common one half (in logarithms): a component whose noise starts
-    too large collects the worst tasks of all the others, and may keep them.
-    """
-    common = mixture.weights @ mixture.noise_variance
-    return replace(
-        mixture,
-        coef=mixture.coef @ spectrum.basis.T,
-        noise_variance=np.sqrt(common * mixture.noise_variance),
-    )
-
-
-def refine(
-    tasks: TaskStore,
-    options: FitOptions,
-    spectrum: Spectrum,
-    mixture: Mixture,
-    runner: Runner,
-    record: RunRecord,
-) -> tuple[Mixture, float, bool]:
-    """Repeat assignment and least squares until the likelihood of an example gains under `tol`.
-
-    Returns
-    -------
-    mixture : Mixture
-    log_likelihood : float
-        Of all tasks at `mixture`.
-    converged : bool
-    """
-    before = -np.inf
-    for _ in range(options.max_iter):
-        at = mixture
-
-        def one_pass(at: Mixture = at) -> regression.ComponentSums:
-            return reduce_tasks(
-                tasks,
-                _sums,
-                regression.combine_sums,
-                args=(spectrum.frame, at, options.assign, options.part(2)),
-                client=runner,
-                name="refine",
-            )
-
-        sums: regression.ComponentSums = record.timed("refine", one_pass)
-        record.entries[-1]["log_likelihood"] = sums.log_likelihood
-        if sums.log_likelihood - before < options.tol * sums.n_rows:
-            return at, sums.log_likelihood, True
-        before = sums.log_likelihood
-        mixture = regression.finalise_sums(sums, at, spectrum.standardiser, spectrum.directions)
-    return at, before, False
-
-
-def _moments(
-    tasks: TaskStore, frame: Frame, options: FitOptions, runner: Runner, record: RunRecord
-) -> moments.Moments:
-    sums: moments.Moments = record.timed(
-        "moments",
-        lambda: reduce_tasks(
-            tasks,
-            _moments_of,
-            moments.combine_moments,
-            args=(
-                frame,
-                options.groups,
-                1 / options.n_components,
-                options.seed,
-                options.part(0),
-            ),
-            client=runner,
-            name="moments",
-        ),
-    )
-    return sums
-
-
-def _moments_of(
-    block: TaskBlock, frame: Frame, groups: int, signal_share: float, seed: int, part: Part | None
-) -> moments.Moments:
-    return moments.moments_from_block(
-        block, frame, groups=groups, signal_share=signal_share, seed=seed, part=part
-    )
-
-
-def _project(
-    block: TaskBlock,
-    frame: Frame,
-    basis: NDArray[np.float64],
-    positions: NDArray[np.int64],
-    n_batches: int,
-) -> projected.ProjectedTasks:
-    return projected.projected_from_block(block, frame, basis, positions, n_batches=n_batches)
-
-
-def _sums(
-    block: TaskBlock,
-    frame: Frame,
-    mixture: Mixture,
-    assign: Literal["soft", "hard"],
-    part: Part | None,
-) -> regression.ComponentSums:
-    return regression.sums_from_block(block, frame, mixture, assign=assign, part=part)
-
-
-def _pooled_regression(gram: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """Least squares of ``r`` on ``a`` over all examples, and the share of variance it explains."""
-    pooled = scipy.linalg.lstsq(gram[:-1, :-1], gram[:-1, -1])[0]
-    explained = pooled @ gram[:-1, -1]
-    return pooled, float(explained / max(gram[-1, -1], np.finfo(float).tiny))
-
-
-def _heavy_positions(tasks: TaskStore, options: FitOptions) -> NDArray[np.int64]:
-    """Choose the largest tasks, as many as the client's memory allows; none without a pair."""
-    sizes = np.concatenate(
-        [
-            tasks.task_sizes(start, min(start + SIZES_AT_ONCE, tasks.n_tasks))
-            for start in range(0, tasks.n_tasks, SIZES_AT_ONCE)
-        ]
-    )
-    part = options.part(1)
-    if part is not None:
-        sizes[~part.holds(0, tasks.n_tasks)] = 0
-    count = min(_heavy_count(tasks, options), int(np.count_nonzero(sizes > 1)))
-    return projected.select_largest(sizes, count)
-
-
-def _heavy_count(tasks: TaskStore, options: FitOptions) -> int:
-    if options.n_heavy is not None:
-        return min(options.n_heavy, tasks.n_tasks)
-    k = options.n_components
-    affordable = HEAVY_BYTES // plan.projected_task_bytes(min(k, tasks.n_features + 1))
-    return min(HEAVY_PER_COMPONENT * k, max(affordable, 2 * k), tasks.n_tasks)
 
 
 def _check_options(tasks: TaskStore, options: FitOptions) -> None:
@@ -355,7 +108,7 @@ def _check_options(tasks: TaskStore, options: FitOptions) -> None:
 def _check_memory(tasks: TaskStore, options: FitOptions, runner: Runner) -> None:
     n_threads, limit = runner.worker_resources()
     for stage, sum_bytes in plan.sum_bytes_of_fit(
-        tasks.n_features, options.n_components, _heavy_count(tasks, options)
+        tasks.n_features, options.n_components, stages.heavy_count(tasks, options)
     ).items():
         plan.check_memory(
             plan.plan_pass(tasks, sum_bytes), stage=stage, n_threads=n_threads, limit=limit

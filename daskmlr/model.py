@@ -62,6 +62,10 @@ class Model:
         Stages in order, with their seconds and, for refinement passes, the log-likelihood.
     notes : tuple of str
         What the fit warned of.
+    diagnostics : dict
+        Numbers behind that: BIC and ICL; by component the examples it holds, its nearest other,
+        the log-likelihood lost without it (and the price of its parameters by BIC), and what the
+        coefficients of its tasks still share (a variance, and the one that noise gives).
 
     Examples
     --------
@@ -98,6 +102,7 @@ class Model:
     converged: bool
     history: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
+    diagnostics: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def n_components(self) -> int:

@@ -178,6 +178,7 @@ def model_facts(model: Model) -> dict[str, Any]:
         "noise_edge": model.noise_edge,
         "stages": [dict(entry) for entry in model.history],
         "notes": list(model.notes),
+        "diagnostics": model.diagnostics,
     }
 
 

@@ -12,6 +12,7 @@ from daskmlr import (
     ComponentWarning,
     InputError,
     MixedLinearRegression,
+    StructureWarning,
     create_tasks,
     load_truth,
     open_tasks,
@@ -120,7 +121,8 @@ def test_tasks_of_one_kind_only(tmp_path, size):
 
 
 def test_one_component_is_pooled_least_squares(easy_tasks):
-    estimator = MixedLinearRegression(1, random_state=0).fit(easy_tasks)
+    with pytest.warns(ComponentWarning, match="component 0 holds more than one regression"):
+        estimator = MixedLinearRegression(1, random_state=0).fit(easy_tasks)
     blocks = [easy_tasks.read_block(i) for i in range(easy_tasks.n_blocks)]
     X = np.concatenate([b.X for b in blocks])
     y = np.concatenate([b.y for b in blocks])
@@ -229,3 +231,24 @@ def test_too_many_components_are_said(arrays):
         MixedLinearRegression(40, random_state=0, max_iter=200).fit(X, y, groups=groups)
     assert any("restarts" in str(w.message) or "less than one task" in str(w.message)
                for w in caught)  # fmt: skip
+
+
+def test_one_component_too_many_is_said(easy_tasks):
+    with pytest.warns(ComponentWarning, match=r"component 3 is one too many: .* Lower n_comp"):
+        MixedLinearRegression(4, random_state=0).fit(easy_tasks)
+
+
+def test_two_regressions_in_one_component_are_said(easy_tasks):
+    with pytest.warns(ComponentWarning, match=r"holds more than one regression: .* Raise n_comp"):
+        estimator = MixedLinearRegression(2, random_state=0).fit(easy_tasks)
+    signal = np.array(estimator.diagnostics_["residual_signal"])
+    assert (
+        np.count_nonzero(signal > 2 * np.array(estimator.diagnostics_["residual_signal_edge"])) == 1
+    )
+
+
+def test_tasks_without_structure_are_said():
+    rng = np.random.default_rng(0)
+    X, groups = rng.normal(size=(3000, 4)), np.repeat(np.arange(600), 5)
+    with pytest.warns(StructureWarning, match="no direction rises above the noise"):
+        MixedLinearRegression(2, random_state=0).fit(X, rng.normal(size=3000), groups=groups)

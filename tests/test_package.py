@@ -16,6 +16,7 @@ PUBLIC = [
     "MixedLinearRegression",
     "Model",
     "StoreError",
+    "StructureWarning",
     "TaskBlock",
     "TaskStore",
     "append_tasks",

@@ -66,7 +66,7 @@ def task_weight(sizes: NDArray[np.int64], signal_share: float) -> NDArray[np.flo
     proportional to ``t (t - 1) (2 rho^4 + 4 rho^2 v (t - 1) + v^2 t (t - 1))``. The weight
     saturates, so that no single very large task dominates. Zero for a task without a pair.
     """
-    t = sizes.astype(np.float64)
+    t = np.maximum(sizes, 1).astype(np.float64)
     v = signal_share
     return np.where(t > 1, 1 / (2 + 4 * v * (t - 1) + v * v * t * (t - 1)), 0.0)
 
