@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.linalg
 from scipy.spatial.distance import cdist
 from sklearn.exceptions import ConvergenceWarning
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from daskmlr.kernels.assignment import Mixture
     from daskmlr.kernels.blocks import Frame
     from daskmlr.kernels.diagnosis import DiagnosisSums
+    from daskmlr.kernels.regression import ComponentSums
     from daskmlr.kernels.standardise import Standardiser
 
 # Tasks of uncertain label share a little of the wrong component; two regressions share far more.
@@ -67,7 +69,8 @@ class Outcome:
     Attributes
     ----------
     mixture : Mixture
-    log_likelihood : float
+    sums : ComponentSums
+        Of a pass at `mixture`.
     converged : bool
     n_passes : int
         Of the refinement.
@@ -78,7 +81,7 @@ class Outcome:
     """
 
     mixture: Mixture
-    log_likelihood: float
+    sums: ComponentSums
     converged: bool
     n_passes: int
     restart_log_likelihoods: tuple[float, ...]
@@ -104,7 +107,7 @@ class Diagnosis:
         self.warnings.append((category, message))
 
 
-def heirs(mixture: Mixture, spectrum: Spectrum) -> NDArray[np.int64]:
+def nearest_components(mixture: Mixture, spectrum: Spectrum) -> NDArray[np.int64]:
     """Nearest other component of each, on white covariates; a single one is its own."""
     coef = spectrum.standardiser.coef_from_frame(mixture.coef)
     distance = cdist(coef, coef)
@@ -113,11 +116,9 @@ def heirs(mixture: Mixture, spectrum: Spectrum) -> NDArray[np.int64]:
     return nearest
 
 
-def diagnose(
-    outcome: Outcome, spectrum: Spectrum, sums: DiagnosisSums, *, n_tasks: int, n_rows: int
-) -> Diagnosis:
+def diagnose(outcome: Outcome, spectrum: Spectrum, sums: DiagnosisSums) -> Diagnosis:
     """Say what the numbers of a fit are, and where it cannot be trusted."""
-    mixture = outcome.mixture
+    mixture, n_tasks, n_rows = outcome.mixture, outcome.sums.n_tasks, outcome.sums.n_rows
     n_coefficients = mixture.coef.shape[1]
     signal, edge = residual_signal(sums)
     price = (n_coefficients + 2) / 2 * np.log(n_rows)
@@ -129,12 +130,12 @@ def diagnose(
             "examples_per_component": sums.examples.tolist(),
             "coefficients_per_component": n_coefficients,
             "label_entropy": sums.entropy / n_tasks,
-            "nearest_component": heirs(mixture, spectrum).tolist(),
-            "absorption_loss": sums.absorption.tolist(),
-            "absorption_price": float(price),
+            "nearest_component": nearest_components(mixture, spectrum).tolist(),
+            "merging_loss": sums.merging_loss.tolist(),
+            "component_price": float(price),
             "residual_signal": signal.tolist(),
             "residual_signal_edge": edge.tolist(),
-            **information_criteria(outcome, sums.entropy, n_rows),
+            **_information_criteria(outcome, sums.entropy),
         }
     )
     if not outcome.converged:
@@ -142,6 +143,8 @@ def diagnose(
             ConvergenceWarning,
             f"the likelihood still rose after {outcome.n_passes} refinement passes: raise max_iter",
         )
+    if mixture.n_components > 1 and not _better_than_one(result, mixture.n_components):
+        return result
     if mixture.n_components > 1:
         _diagnose_search(result, outcome, spectrum)
         _diagnose_components(result, mixture, sums, price, n_tasks)
@@ -149,25 +152,39 @@ def diagnose(
     return result
 
 
-def information_criteria(outcome: Outcome, entropy: float, n_rows: int) -> dict[str, float]:
+def _information_criteria(outcome: Outcome, entropy: float) -> dict[str, float]:
     """BIC (Schwarz 1978) and ICL (Biernacki, Celeux, Govaert 2000), the smaller the better.
 
     Parameters are k regressions of d + 1 coefficients and a noise variance, and k - 1 weights;
     observations are examples.
     """
     k, p = outcome.mixture.coef.shape
-    bic = -2 * outcome.log_likelihood + (k * (p + 2) - 1) * np.log(n_rows)
-    return {"bic": float(bic), "icl": float(bic + 2 * entropy)}
+    log_n = np.log(outcome.sums.n_rows)
+    bic = -2 * outcome.sums.log_likelihood + (k * (p + 2) - 1) * log_n
+    one = -2 * _pooled_log_likelihood(outcome.sums) + (p + 1) * log_n
+    return {"bic": float(bic), "icl": float(bic + 2 * entropy), "bic_of_one": float(one)}
+
+
+def _pooled_log_likelihood(sums: ComponentSums) -> float:
+    """Log-likelihood of one regression for all tasks."""
+    gram = sums.gram.sum(axis=0)
+    coef = scipy.linalg.lstsq(gram[:-1, :-1], gram[:-1, -1])[0]
+    rss = max(gram[-1, -1] - coef @ gram[:-1, -1], np.finfo(float).tiny)
+    return float(-sums.n_rows / 2 * (np.log(2 * np.pi * rss / gram[0, 0]) + 1))
+
+
+def _better_than_one(result: Diagnosis, n_components: int) -> bool:
+    bic, one = result.facts["bic"], result.facts["bic_of_one"]
+    if bic >= one:
+        result.warn(
+            StructureWarning,
+            f"no structure: one regression for all tasks has a BIC of {one:.6g}, "
+            f"{n_components} have {bic:.6g}, which is no better",
+        )
+    return bool(bic < one)
 
 
 def _diagnose_search(result: Diagnosis, outcome: Outcome, spectrum: Spectrum) -> None:
-    if spectrum.rank == 0:
-        result.warn(
-            StructureWarning,
-            f"no direction rises above the noise: the largest eigenvalue is "
-            f"{spectrum.values[0]:.3g}, noise alone gives {spectrum.edge:.3g}. The tasks may all "
-            "follow one regression: try n_components=1, or add tasks",
-        )
     if not outcome.agreed:
         result.warn(
             ComponentWarning,
@@ -189,13 +206,15 @@ def _diagnose_components(
             f"{empty.sum()} of {k} components hold less than one task: "
             f"the data support at most {k - empty.sum()} components",
         )
-    for j in np.flatnonzero(~empty & (sums.absorption < price)).tolist():
+    nearest = result.facts["nearest_component"]
+    for j in np.flatnonzero(~empty & (sums.merging_loss < price)).tolist():
+        if nearest[nearest[j]] == j and nearest[j] < j and sums.merging_loss[nearest[j]] < price:
+            continue  # said of the other one
         result.warn(
             ComponentWarning,
-            f"component {j} is one too many: without it, its {mixture.weights[j] * n_tasks:.0f} "
-            f"tasks left to component {result.facts['nearest_component'][j]}, the log-likelihood "
-            f"falls by {sums.absorption[j]:.1f}, less than the {price:.1f} that its parameters "
-            "cost by BIC. Lower n_components",
+            f"components {j} and {nearest[j]} are one too many: one in their place costs "
+            f"{sums.merging_loss[j]:.1f} of log-likelihood, its parameters would cost "
+            f"{price:.1f} by BIC. Lower n_components",
         )
     for j in np.flatnonzero(~empty & (sums.examples < 2 * p)).tolist():
         result.warn(

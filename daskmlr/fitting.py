@@ -9,7 +9,6 @@ import numpy as np
 from daskmlr import plan, stages
 from daskmlr.diagnostics import Diagnosis, Outcome, Spectrum, diagnose
 from daskmlr.errors import InputError
-from daskmlr.kernels.assignment import Mixture
 from daskmlr.model import Model
 
 if TYPE_CHECKING:
@@ -34,26 +33,22 @@ def fit_tasks(tasks: TaskStore, options: FitOptions, runner: Runner) -> tuple[Mo
     rng = np.random.default_rng(options.seed)
     spectrum = stages.find_subspace(tasks, options, runner, record, rng)
     found = stages.first_components(tasks, options, spectrum, runner, record, rng)
-    mixture, log_likelihood, converged = stages.refine(
+    mixture, sums, converged = stages.refine(
         tasks, options, spectrum, found.mixture, runner, record
     )
+    order = np.argsort(-mixture.weights, kind="stable")
+    mixture, sums = mixture.take(order), sums.take(order)
     outcome = Outcome(
-        mixture=by_weight(mixture),
-        log_likelihood=log_likelihood,
+        mixture=mixture,
+        sums=sums,
         converged=converged,
         n_passes=sum(entry["stage"] == "refine" for entry in record.entries),
         restart_log_likelihoods=tuple(found.log_likelihoods.tolist()),
         agreed=found.agreed,
     )
-    sums = stages.diagnosis_sums(tasks, options, spectrum, outcome.mixture, runner, record)
-    verdict = diagnose(outcome, spectrum, sums, n_tasks=tasks.n_tasks, n_rows=tasks.n_rows)
+    evidence = stages.diagnosis_sums(tasks, options, spectrum, sums, mixture, runner, record)
+    verdict = diagnose(outcome, spectrum, evidence)
     return _model(tasks, spectrum, outcome, verdict, record), verdict
-
-
-def by_weight(mixture: Mixture) -> Mixture:
-    """Order the components by falling weight."""
-    order = np.argsort(-mixture.weights, kind="stable")
-    return Mixture(mixture.coef[order], mixture.noise_variance[order], mixture.weights[order])
 
 
 def _model(
@@ -78,7 +73,7 @@ def _model(
         subspace=spectrum.directions,
         eigenvalues=spectrum.values,
         noise_edge=spectrum.edge,
-        log_likelihood=outcome.log_likelihood,
+        log_likelihood=outcome.sums.log_likelihood,
         n_tasks=tasks.n_tasks,
         n_rows=tasks.n_rows,
         n_iter=outcome.n_passes,

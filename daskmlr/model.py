@@ -64,8 +64,8 @@ class Model:
         What the fit warned of.
     diagnostics : dict
         Numbers behind that: BIC and ICL; by component the examples it holds, its nearest other,
-        the log-likelihood lost without it (and the price of its parameters by BIC), and what the
-        coefficients of its tasks still share (a variance, and the one that noise gives).
+        the log-likelihood lost if the two were one (and the price of its parameters by BIC), and
+        what the coefficients of its tasks still share (a variance, and the one that noise gives).
 
     Examples
     --------

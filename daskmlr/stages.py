@@ -10,7 +10,7 @@ import numpy as np
 import scipy.linalg
 
 from daskmlr import plan
-from daskmlr.diagnostics import Spectrum, heirs
+from daskmlr.diagnostics import Spectrum, nearest_components
 from daskmlr.graph.reduce import reduce_tasks
 from daskmlr.kernels import clustering, diagnosis, linkage, moments, projected, regression
 from daskmlr.kernels.blocks import Frame, Part
@@ -164,13 +164,13 @@ def refine(
     mixture: Mixture,
     runner: Runner,
     record: RunRecord,
-) -> tuple[Mixture, float, bool]:
+) -> tuple[Mixture, regression.ComponentSums, bool]:
     """Repeat assignment and least squares until the likelihood of an example gains under `tol`.
 
     Returns
     -------
     mixture : Mixture
-    log_likelihood : float
+    sums : ComponentSums
         Of all tasks at `mixture`.
     converged : bool
     """
@@ -191,21 +191,31 @@ def refine(
         sums: regression.ComponentSums = record.timed("refine", one_pass)
         record.entries[-1]["log_likelihood"] = sums.log_likelihood
         if sums.log_likelihood - before < options.tol * sums.n_rows:
-            return at, sums.log_likelihood, True
+            return at, sums, True
         before = sums.log_likelihood
         mixture = regression.finalise_sums(sums, at, spectrum.standardiser, spectrum.directions)
-    return at, before, False
+    return at, sums, False
 
 
 def diagnosis_sums(
     tasks: TaskStore,
     options: FitOptions,
     spectrum: Spectrum,
+    at: regression.ComponentSums,
     mixture: Mixture,
     runner: Runner,
     record: RunRecord,
 ) -> diagnosis.DiagnosisSums:
-    """Take the sums that speak for or against the components, in one more pass."""
+    """Take the sums that speak for or against the components, in one more pass.
+
+    Parameters
+    ----------
+    at : ComponentSums
+        Of a pass at `mixture`.
+    """
+    nearest = nearest_components(mixture, spectrum)
+    pairs = replace(at, gram=at.gram + at.gram[nearest], mass=at.mass + at.mass[nearest])
+    merged = regression.finalise_sums(pairs, mixture, spectrum.standardiser, spectrum.directions)
     sums: diagnosis.DiagnosisSums = record.timed(
         "diagnose",
         lambda: reduce_tasks(
@@ -216,7 +226,9 @@ def diagnosis_sums(
                 spectrum.frame,
                 mixture,
                 spectrum.basis,
-                heirs(mixture, spectrum),
+                nearest,
+                merged,
+                options.seed,
                 options.part(2),
             ),
             client=runner,
@@ -232,9 +244,13 @@ def _diagnosis_of(
     mixture: Mixture,
     basis: NDArray[np.float64],
     nearest: NDArray[np.int64],
+    merged: Mixture,
+    seed: int,
     part: Part | None,
 ) -> diagnosis.DiagnosisSums:
-    return diagnosis.diagnosis_from_block(block, frame, mixture, basis, nearest, part=part)
+    return diagnosis.diagnosis_from_block(
+        block, frame, mixture, basis, nearest, merged, seed=seed, part=part
+    )
 
 
 def _moments(

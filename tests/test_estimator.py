@@ -234,7 +234,7 @@ def test_too_many_components_are_said(arrays):
 
 
 def test_one_component_too_many_is_said(easy_tasks):
-    with pytest.warns(ComponentWarning, match=r"component 3 is one too many: .* Lower n_comp"):
+    with pytest.warns(ComponentWarning, match=r"components \d and \d are one too many: "):
         MixedLinearRegression(4, random_state=0).fit(easy_tasks)
 
 
@@ -250,5 +250,5 @@ def test_two_regressions_in_one_component_are_said(easy_tasks):
 def test_tasks_without_structure_are_said():
     rng = np.random.default_rng(0)
     X, groups = rng.normal(size=(3000, 4)), np.repeat(np.arange(600), 5)
-    with pytest.warns(StructureWarning, match="no direction rises above the noise"):
+    with pytest.warns(StructureWarning, match="no structure: one regression for all"):
         MixedLinearRegression(2, random_state=0).fit(X, rng.normal(size=3000), groups=groups)

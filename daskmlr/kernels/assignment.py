@@ -39,6 +39,10 @@ class Mixture:
         """Number of components, k."""
         return len(self.weights)
 
+    def take(self, order: NDArray[np.int64]) -> Mixture:
+        """Return some of the components, in that order."""
+        return Mixture(self.coef[order], self.noise_variance[order], self.weights[order])
+
 
 def squared_residuals(
     rows: NDArray[np.floating], offsets: NDArray[np.int64], coef: NDArray[np.float64]

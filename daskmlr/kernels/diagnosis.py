@@ -1,9 +1,9 @@
 """What speaks against a fitted mixture: one pass at its parameters.
 
-A component that another could replace at little loss is one too many. A component whose own
-tasks still have coefficients in common, once its regression is taken out of them, holds more than
-one: the second moment of `moments`, of residuals and within one component, then has an eigenvalue
-above its noise edge.
+Two components that their common regression could replace at little loss are one too many. A
+component whose own tasks still have coefficients in common, once its regression is taken out of
+them, holds more than one: the second moment of `moments`, of residuals and within one component,
+then has an eigenvalue above its noise edge.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scipy.special import entr
 
 from daskmlr.kernels.assignment import joint_log_likelihood, posterior, squared_residuals
 from daskmlr.kernels.blocks import segment_matrix, tasks_in
-from daskmlr.kernels.moments import task_weight
+from daskmlr.kernels.moments import example_signs, task_weight
 from daskmlr.kernels.regression import NEGLIGIBLE
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from daskmlr.kernels.assignment import Mixture
     from daskmlr.kernels.blocks import Frame, Part, TaskBlock
+
+TINY = np.finfo(float).tiny
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,13 @@ class DiagnosisSums:
         Posterior-weighted examples of each component.
     entropy : float
         Of the posteriors of the labels, natural logarithm, summed over tasks.
-    absorption : ndarray of shape (k,), float64
-        Log-likelihood lost if a component's weight went to its nearest and it were gone.
+    merging_loss : ndarray of shape (k,), float64
+        Log-likelihood lost if a component and its nearest were replaced by one.
     cross : ndarray of shape (k, r, r), float64
         Weighted sum, over ordered pairs of different examples of a component's tasks, of
         ``e v e' v'^T`` with residuals ``e``.
+    null : ndarray of shape (k, r, r), float64
+        The same with a random sign for each example.
     pairs : ndarray of shape (k,), float64
         Weighted number of those pairs.
     spread : ndarray of shape (k,), float64
@@ -49,8 +53,9 @@ class DiagnosisSums:
 
     examples: NDArray[np.float64]
     entropy: float
-    absorption: NDArray[np.float64]
+    merging_loss: NDArray[np.float64]
     cross: NDArray[np.float64]
+    null: NDArray[np.float64]
     pairs: NDArray[np.float64]
     spread: NDArray[np.float64]
 
@@ -60,8 +65,10 @@ def diagnosis_from_block(
     frame: Frame,
     mixture: Mixture,
     basis: NDArray[np.float64],
-    heirs: NDArray[np.int64],
+    nearest: NDArray[np.int64],
+    merged: Mixture,
     *,
+    seed: int,
     part: Part | None = None,
 ) -> DiagnosisSums:
     """Sum what a block says against a mixture.
@@ -73,28 +80,38 @@ def diagnosis_from_block(
     mixture : Mixture
     basis : ndarray of shape (d + 1, r)
         ``v = basis^T a``: white coordinates, in which the residual moments are taken.
-    heirs : ndarray of shape (k,)
-        The component that each would leave its weight to.
+    nearest : ndarray of shape (k,)
+        The other component that each might be one with.
+    merged : Mixture
+        What would replace each and its nearest: k components, their weights those of both.
+    seed : int
+        Of the random signs.
     part : Part, optional
         Only its tasks count.
     """
     k, r = mixture.n_components, basis.shape[1]
-    examples, absorption = np.zeros(k), np.zeros(k)
-    cross, pairs, spread = np.zeros((k, r, r)), np.zeros(k), np.zeros(k)
+    examples, merging_loss = np.zeros(k), np.zeros(k)
+    moments = _ResidualMoments.zeros(k, r)
+    others = 1 - np.eye(k) - np.eye(k)[:, nearest]
     entropy = 0.0
     for piece in block.pieces():
         rows = frame.augment(piece)
-        rss = squared_residuals(rows, piece.offsets, mixture.coef)
-        shares, _ = posterior(joint_log_likelihood(rss, piece.sizes, mixture))
+        joint = _joint(rows, piece, mixture)
+        shares, log_likelihood = posterior(joint)
         counted = tasks_in(part, piece)
         examples += (piece.sizes * counted) @ shares
         entropy += float(entr(shares).sum(axis=1) @ counted)
-        absorption += counted @ _absorption(shares, mixture.weights, heirs)
+        if k > 1:
+            in_one = _joint(rows, piece, merged) - log_likelihood[:, None]
+            in_others = np.log(np.maximum(shares @ others, TINY))
+            merging_loss -= counted @ np.logaddexp(in_others, in_one)
         weights = task_weight(piece.sizes, 1 / k) * counted
         shares = np.where(shares < NEGLIGIBLE, 0, shares) * weights[:, None]
-        pairs += (piece.sizes * (piece.sizes - 1.0)) @ shares
-        _add_residual_moments(cross, spread, rows, piece, mixture, basis, shares)
-    return DiagnosisSums(examples, entropy, absorption, cross, pairs, spread)
+        moments.pairs += (piece.sizes * (piece.sizes - 1.0)) @ shares
+        moments.add(rows, piece, mixture, basis, shares, seed)
+    return DiagnosisSums(
+        examples, entropy, merging_loss, moments.cross, moments.null, moments.pairs, moments.spread
+    )
 
 
 def combine_diagnosis(left: DiagnosisSums, right: DiagnosisSums) -> DiagnosisSums:
@@ -102,8 +119,9 @@ def combine_diagnosis(left: DiagnosisSums, right: DiagnosisSums) -> DiagnosisSum
     return DiagnosisSums(
         left.examples + right.examples,
         left.entropy + right.entropy,
-        left.absorption + right.absorption,
+        left.merging_loss + right.merging_loss,
         left.cross + right.cross,
+        left.null + right.null,
         left.pairs + right.pairs,
         left.spread + right.spread,
     )
@@ -115,6 +133,7 @@ def residual_signal(sums: DiagnosisSums) -> tuple[NDArray[np.float64], NDArray[n
     Without anything to share, `cross` is a symmetric matrix of independent entries of mean zero
     (twice the variance on the diagonal), the largest of whose r eigenvalues stays below ``2 sqrt(r)
     + 3.3 r^(-1/6)`` standard deviations of an entry in 999 of 1000 cases (Tracy and Widom 1996).
+    Where entries vary unequally, as rare categories make them, `null` says how far it reaches.
 
     Returns
     -------
@@ -126,39 +145,51 @@ def residual_signal(sums: DiagnosisSums) -> tuple[NDArray[np.float64], NDArray[n
         What noise alone gives, at most.
     """
     r = sums.cross.shape[1]
-    pairs = np.maximum(sums.pairs, np.finfo(float).tiny)
+    pairs = np.maximum(sums.pairs, TINY)
     signal = np.linalg.eigvalsh(sums.cross)[:, -1] / pairs
     deviation = np.sqrt(sums.spread) / (r * pairs)
-    return signal, deviation * (2 * np.sqrt(r) + 3.3 * r ** (-1 / 6))
+    edge = deviation * (2 * np.sqrt(r) + 3.3 * r ** (-1 / 6))
+    return signal, np.maximum(edge, np.abs(np.linalg.eigvalsh(sums.null)).max(axis=1) / pairs)
 
 
-def _absorption(
-    shares: NDArray[np.float64], weights: NDArray[np.float64], heirs: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Loss of every task and component, (n, k): ``-log(1 - g_j + p_j g_h / p_h)``."""
-    tiny = np.finfo(float).tiny
-    inherited = shares[:, heirs] * (weights / np.maximum(weights[heirs], tiny))
-    loss: NDArray[np.float64] = -np.log(np.maximum(1 - shares + inherited, tiny))
-    return loss
+def _joint(rows: NDArray[np.floating], piece: TaskBlock, mixture: Mixture) -> NDArray[np.float64]:
+    rss = squared_residuals(rows, piece.offsets, mixture.coef)
+    return joint_log_likelihood(rss, piece.sizes, mixture)
 
 
-def _add_residual_moments(
-    cross: NDArray[np.float64],
-    spread: NDArray[np.float64],
-    rows: NDArray[np.floating],
-    piece: TaskBlock,
-    mixture: Mixture,
-    basis: NDArray[np.float64],
-    weights: NDArray[np.float64],
-) -> None:
-    """Add each component's sums over pairs of residuals, in place; weights are (n, k)."""
-    v = rows[:, :-1] @ basis.astype(rows.dtype)
-    sum_of_task = segment_matrix(piece.offsets, np.ones(len(rows), dtype=rows.dtype))
-    for component in np.flatnonzero(weights.any(axis=0)):
-        residual = rows[:, -1] - rows[:, :-1] @ mixture.coef[component].astype(rows.dtype)
-        root = np.repeat(np.sqrt(weights[:, component]), piece.sizes)
-        own = v * (root * residual).astype(rows.dtype)[:, None]
-        total = sum_of_task @ own
-        cross[component] += total.T @ total - own.T @ own
-        lengths = np.einsum("ij,ij->i", own, own)
-        spread[component] += np.sum((sum_of_task @ lengths) ** 2) - np.sum(lengths**2)
+@dataclass
+class _ResidualMoments:
+    """The sums over pairs of residuals, filled in place."""
+
+    cross: NDArray[np.float64]
+    null: NDArray[np.float64]
+    pairs: NDArray[np.float64]
+    spread: NDArray[np.float64]
+
+    @classmethod
+    def zeros(cls, k: int, r: int) -> _ResidualMoments:
+        return cls(np.zeros((k, r, r)), np.zeros((k, r, r)), np.zeros(k), np.zeros(k))
+
+    def add(
+        self,
+        rows: NDArray[np.floating],
+        piece: TaskBlock,
+        mixture: Mixture,
+        basis: NDArray[np.float64],
+        weights: NDArray[np.float64],
+        seed: int,
+    ) -> None:
+        """Add a piece; weights are (n_tasks, k)."""
+        v = rows[:, :-1] @ basis.astype(rows.dtype)
+        sum_of_task = segment_matrix(piece.offsets, np.ones(len(rows), dtype=rows.dtype))
+        signed = segment_matrix(piece.offsets, example_signs(piece, seed).astype(rows.dtype))
+        for component in np.flatnonzero(weights.any(axis=0)):
+            residual = rows[:, -1] - rows[:, :-1] @ mixture.coef[component].astype(rows.dtype)
+            root = np.repeat(np.sqrt(weights[:, component]), piece.sizes)
+            own = v * (root * residual).astype(rows.dtype)[:, None]
+            squares = own.T @ own
+            for target, summing in ((self.cross, sum_of_task), (self.null, signed)):
+                total = summing @ own
+                target[component] += total.T @ total - squares
+            lengths = np.einsum("ij,ij->i", own, own)
+            self.spread[component] += np.sum((sum_of_task @ lengths) ** 2) - np.sum(lengths**2)

@@ -76,6 +76,12 @@ def random_signs(keys: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
     return 1.0 - 2.0 * (hash64(keys, seed) >> np.uint64(63)).astype(np.float64)
 
 
+def example_signs(piece: TaskBlock, seed: int) -> NDArray[np.float64]:
+    """Return +1 or -1 for each example, whatever block it lies in; shape (n_rows,)."""
+    task, bounds = _group_bounds(piece, ALL_PAIRS)
+    return random_signs(_group_keys(piece, task, bounds), seed)
+
+
 def moments_from_block(
     block: TaskBlock,
     frame: Frame,

@@ -7,7 +7,7 @@ and the number of examples, so one read of the data does both steps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -58,6 +58,10 @@ class ComponentSums:
     log_likelihood: float
     n_rows: int
     n_tasks: int
+
+    def take(self, order: NDArray[np.int64]) -> ComponentSums:
+        """Return the sums with the components in that order."""
+        return replace(self, gram=self.gram[order], mass=self.mass[order])
 
 
 def sums_from_block(

@@ -222,14 +222,14 @@ def truth_started(tasks: TaskStore, scored: slice, *, random_state: int) -> Trut
         start = Mixture(
             frame.from_user(truth.coef, truth.intercept), truth.noise_variance, truth.weights
         )
-        ended, log_likelihood, _ = refine(tasks, options, spectrum, start, runner, RunRecord())
+        ended, sums, _ = refine(tasks, options, spectrum, start, runner, RunRecord())
     reached = replace(truth, **_user_units(ended, frame))
     found = map_tasks(tasks, _oracle_labels, None, args=(reached,), client="threads")["label"]
     planted = standardised(truth, truth.coef, truth.intercept)
     fitted = standardised(truth, reached.coef, reached.intercept)
     match = range(truth.n_components)
     return TruthStarted(
-        log_likelihood / tasks.n_rows,
+        sums.log_likelihood / tasks.n_rows,
         label_accuracy(found[scored], labels[scored], n_components=truth.n_components, match=match),
         coefficient_error(fitted, planted, match=match).max(),
     )

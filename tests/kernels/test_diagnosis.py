@@ -16,7 +16,7 @@ from daskmlr.kernels.diagnosis import (
     diagnosis_from_block,
     residual_signal,
 )
-from daskmlr.kernels.moments import task_weight
+from daskmlr.kernels.moments import example_signs, task_weight
 from tests.kernels.drawing import (
     cut,
     cut_tasks,
@@ -42,9 +42,21 @@ def next_of(k) -> np.ndarray:
     return np.roll(np.arange(k), 1)
 
 
+def merged_with(mixture, nearest) -> Mixture:
+    """Some mixture of k components; the kernel takes whatever it is given."""
+    other = mixture.take(nearest)
+    return Mixture(
+        (mixture.coef + other.coef) / 2,
+        mixture.noise_variance + other.noise_variance,
+        mixture.weights + other.weights,
+    )
+
+
 def diagnose(block, frame, mixture, basis, part=None) -> DiagnosisSums:
-    heirs = next_of(mixture.n_components)
-    return diagnosis_from_block(block, frame, mixture, basis, heirs, part=part)
+    nearest = next_of(mixture.n_components)
+    return diagnosis_from_block(
+        block, frame, mixture, basis, nearest, merged_with(mixture, nearest), seed=3, part=part
+    )
 
 
 def assert_same(found, expected, rtol=1e-8):
@@ -63,28 +75,35 @@ def test_sums_are_those_of_the_formulas(seed, sizes, d, k):
         random_frame(seed, d),
         random_mixture(seed, k, d),
     )
-    basis, heirs = basis_of(seed, d, min(2, d + 1)), next_of(k)
+    basis, nearest = basis_of(seed, d, min(2, d + 1)), next_of(k)
+    signs = iter(example_signs(block, 3))
     r = basis.shape[1]
-    shares = posterior(block_log_likelihood(block, frame, mixture))[0]
-    examples, entropy, absorption = np.zeros(k), 0.0, np.zeros(k)
+    joint = block_log_likelihood(block, frame, mixture)
+    shares = posterior(joint)[0]
+    in_one = block_log_likelihood(block, frame, merged_with(mixture, nearest))
+    examples, entropy, loss = np.zeros(k), 0.0, np.zeros(k)
     cross, pairs, spread = np.zeros((k, r, r)), np.zeros(k), np.zeros(k)
+    null = np.zeros((k, r, r))
     for i, rows in enumerate(rows_by_loop(block, frame)):
-        size = len(rows)
+        size, sign = len(rows), [next(signs) for _ in rows]
         for j in range(k):
             share = shares[i, j]
             examples[j] += share * size
             entropy -= share * np.log(share) if share > 0 else 0
-            inherited = mixture.weights[j] * shares[i, heirs[j]] / mixture.weights[heirs[j]]
-            absorption[j] -= np.log(1 - share + inherited)
+            if k > 1:
+                others = [joint[i, m] for m in range(k) if m not in (j, nearest[j])]
+                loss[j] += np.logaddexp.reduce(joint[i])
+                loss[j] -= np.logaddexp.reduce([*others, in_one[i, j]])
             weight = task_weight(np.array([size]), 1 / k)[0] * (share if share >= 1e-3 else 0)
             terms = [(target - a @ mixture.coef[j]) * (a @ basis) for a, target in rows]
             for first, a in enumerate(terms):
                 for second, b in enumerate(terms):
                     if first != second:
                         cross[j] += weight * np.outer(a, b)
+                        null[j] += weight * sign[first] * sign[second] * np.outer(a, b)
                         pairs[j] += weight
                         spread[j] += weight**2 * (a @ a) * (b @ b)
-    expected = DiagnosisSums(examples, entropy, absorption, cross, pairs, spread)
+    expected = DiagnosisSums(examples, entropy, loss, cross, null, pairs, spread)
     assert_same(diagnose(block, frame, mixture, basis), expected, rtol=1e-6)
 
 
@@ -132,7 +151,7 @@ def test_a_component_of_two_regressions_stands_out_and_no_other(seed):
     assert np.all(signal[1:] < 2 * edge[1:])
 
 
-def test_a_twin_is_absorbed_for_nothing():
+def test_twins_are_one_for_nothing():
     problem = planted(0, [6] * 400, 2, 3, noise=0.5)
     truth = truth_of(problem)
     twins = replace(
@@ -141,20 +160,22 @@ def test_a_twin_is_absorbed_for_nothing():
         noise_variance=truth.noise_variance[[0, 0, 1]],
         weights=truth.weights[[0, 0, 1]] / [2, 2, 1],
     )
-    sums = diagnosis_from_block(
-        problem.block, plain_frame(3), twins, np.eye(4), np.array([1, 0, 0])
+    nearest = np.array([1, 0, 0])
+    merged = Mixture(
+        twins.coef[[0, 0, 0]], twins.noise_variance, twins.weights + twins.weights[nearest]
     )
-    np.testing.assert_allclose(sums.absorption[:2], 0, atol=1e-9)
-    assert sums.absorption[2] > 100
+    sums = diagnosis_from_block(
+        problem.block, plain_frame(3), twins, np.eye(4), nearest, merged, seed=0
+    )
+    np.testing.assert_allclose(sums.merging_loss[:2], 0, atol=1e-9)
+    assert sums.merging_loss[2] > 100
 
 
 def test_noise_passes_the_edge_once_in_a_hundred_at_most():
     ratios = []
     for seed in range(300):
         problem = planted(seed, [4] * 100, 1, 2, noise=1.0)
-        sums = diagnosis_from_block(
-            problem.block, plain_frame(2), truth_of(problem), np.eye(3), np.zeros(1, np.int64)
-        )
+        sums = diagnose(problem.block, plain_frame(2), truth_of(problem), np.eye(3))
         signal, edge = residual_signal(sums)
         ratios.append(signal[0] / edge[0])
     assert np.mean(np.array(ratios) > 1) < 0.01
