@@ -24,6 +24,19 @@ if TYPE_CHECKING:
 
     ProgressFunction = Callable[[str, int, int], None]
 
+
+class AutoOrNumber(click.ParamType):  # type: ignore[type-arg]
+    """A number of components, or ``auto``."""
+
+    name = "K|auto"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | Literal["auto"]:
+        """Read what was typed."""
+        return "auto" if value == "auto" else int(click.INT.convert(value, param, ctx))
+
+
 EXISTING = click.Path(exists=False, path_type=Path)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 scheduler = click.option(
@@ -179,7 +192,9 @@ def info(store: Path, validate: bool, as_json: bool) -> None:
 @main.command()
 @click.argument("store", type=EXISTING)
 @click.argument("model", type=EXISTING)
-@click.option("--n-components", type=int, required=True, help="Number of regressions, k.")
+@click.option(
+    "--n-components", type=AutoOrNumber(), required=True, help="Regressions, k, or 'auto'."
+)
 @click.option("--pairs", default="all", show_default=True, help="'all', 'split' or a number.")
 @click.option("--clustering", type=click.Choice(["em", "linkage"]), default="em")
 @click.option("--n-heavy", type=click.IntRange(min=1), help="Tasks used for first components.")
@@ -194,7 +209,7 @@ def info(store: Path, validate: bool, as_json: bool) -> None:
 def fit(
     store: Path,
     model: Path,
-    n_components: int,
+    n_components: int | Literal["auto"],
     pairs: str,
     seed: int,
     scheduler: str | None,
@@ -217,7 +232,7 @@ def fit(
         estimator.fit(open_tasks(store), client=scheduler, progress=show)
     fitted = estimator.model_
     fitted.save(model)
-    _print(report.model_facts(fitted), as_json, [report.model_table(fitted)])
+    _print(report.model_facts(fitted), as_json, report.model_tables(fitted))
     if not as_json:
         state = "converged" if fitted.converged else "not converged"
         click.echo(

@@ -133,6 +133,7 @@ def diagnose(outcome: Outcome, spectrum: Spectrum, sums: DiagnosisSums) -> Diagn
             "nearest_component": nearest_components(mixture, spectrum).tolist(),
             "merging_loss": sums.merging_loss.tolist(),
             "component_price": float(price),
+            "components_of_several": int(np.count_nonzero(signal > MERGED * edge)),
             "residual_signal": signal.tolist(),
             "residual_signal_edge": edge.tolist(),
             **_information_criteria(outcome, sums.entropy),

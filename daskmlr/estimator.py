@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted, check_X_y
 from daskmlr.errors import InputError
 from daskmlr.fitting import fit_tasks
 from daskmlr.graph.execute import connect
+from daskmlr.selection import fit_best
 from daskmlr.stages import FitOptions
 from daskmlr.storage.arrays import write_arrays
 from daskmlr.storage.tasks import TaskStore, open_tasks
@@ -41,8 +42,9 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
 
     Parameters
     ----------
-    n_components : int
-        Number of regressions, k; may exceed the number of features.
+    n_components : int or "auto"
+        Number of regressions, k; may exceed the number of features. "auto" fits several numbers
+        and keeps the one of the smallest BIC; each number costs a fit.
     pairs : {"all", "split"} or int
         Pairs of examples used for the subspace: all pairs of a task; those between its two
         halves, as in the paper; or those between so many groups.
@@ -114,7 +116,7 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
 
     def __init__(
         self,
-        n_components: int = 2,
+        n_components: int | Literal["auto"] = 2,
         *,
         pairs: str | int = "all",
         clustering: Literal["em", "linkage"] = "em",
@@ -170,7 +172,8 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
         with tempfile.TemporaryDirectory(prefix="daskmlr-") as folder:
             tasks = self._tasks(X, y, groups, Path(folder) / "tasks")
             with connect(client, progress) as runner:
-                model, diagnosis = fit_tasks(tasks, options, runner)
+                fit = fit_best if self.n_components == "auto" else fit_tasks
+                model, diagnosis = fit(tasks, options, runner)
                 for category, message in diagnosis.warnings:
                     warnings.warn(message, category, stacklevel=2)
                 self._take(model)
@@ -216,10 +219,12 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
         ):
             if value not in allowed:
                 raise InputError(f"{name} must be one of {allowed}, got {value!r}")
+        if isinstance(self.n_components, str) and self.n_components != "auto":
+            raise InputError(f"n_components must be a number or 'auto', got {self.n_components!r}")
         if isinstance(pairs, str):
             raise InputError(f"pairs must be 'all', 'split' or a number of groups, got {pairs!r}")
         return FitOptions(
-            n_components=self.n_components,
+            n_components=1 if isinstance(self.n_components, str) else self.n_components,
             groups=pairs,
             clustering=self.clustering,
             n_heavy=self.n_heavy,

@@ -182,6 +182,43 @@ def model_facts(model: Model) -> dict[str, Any]:
     }
 
 
+def model_tables(model: Model) -> list[Table]:
+    """Show the components, the spectrum beside its noise edge, and the trials of an automatic k."""
+    tables = [model_table(model), spectrum_table(model)]
+    trials = model.diagnostics.get("selection")
+    return [selection_table(trials), *tables] if trials else tables
+
+
+def spectrum_table(model: Model, *, most: int = 16) -> Table:
+    """Draw the eigenvalues; those above the noise edge are structure."""
+    table = Table(
+        "direction", "eigenvalue", f"noise alone: {model.noise_edge:.3g}", title="Spectrum"
+    )
+    scale = BAR_WIDTH / max(float(model.eigenvalues.max(initial=0.0)), model.noise_edge)
+    edge = round(scale * model.noise_edge)
+    for i, value in enumerate(model.eigenvalues[:most].tolist()):
+        bar = "█" * max(round(scale * value), 0)
+        table.add_row(str(i + 1), f"{value:.4g}", bar[:edge].ljust(edge) + "│" + bar[edge:])
+    if len(model.eigenvalues) > most:
+        table.add_row("…", f"{len(model.eigenvalues) - most} more", "")
+    return table
+
+
+def selection_table(trials: list[dict[str, Any]]) -> Table:
+    """Show the trials of an automatic number of components, the smallest BIC marked."""
+    table = Table("components", "log-likelihood", "BIC", "ICL", "", title="Number of components")
+    best = min(trials, key=lambda trial: float(trial["bic"]))
+    for trial in trials:
+        table.add_row(
+            str(trial["n_components"]),
+            f"{trial['log_likelihood']:.6g}",
+            f"{trial['bic']:.6g}",
+            f"{trial['icl']:.6g}",
+            "smallest BIC" if trial is best else f"+{trial['bic'] - best['bic']:.4g}",
+        )
+    return table
+
+
 def model_table(model: Model, *, most: int = 6) -> Table:
     """Show the components, with the coefficients that move the target most per feature spread."""
     table = Table("component", "weight", "noise std", "intercept", "largest effects (coefficient)")

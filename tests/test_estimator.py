@@ -1,6 +1,7 @@
 """The estimator: planted truth, scikit-learn's contract, warnings, what it refuses."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -252,3 +253,24 @@ def test_tasks_without_structure_are_said():
     X, groups = rng.normal(size=(3000, 4)), np.repeat(np.arange(600), 5)
     with pytest.warns(StructureWarning, match="no structure: one regression for all"):
         MixedLinearRegression(2, random_state=0).fit(X, rng.normal(size=3000), groups=groups)
+
+
+def test_the_number_of_components_is_found(easy_tasks):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        estimator = MixedLinearRegression("auto", random_state=0).fit(easy_tasks)
+    assert caught == []
+    assert len(estimator.coef_) == 3
+    trials = {t["n_components"]: t["bic"] for t in estimator.diagnostics_["selection"]}
+    assert {2, 3, 4} <= set(trials)
+    assert min(trials, key=trials.get) == 3
+
+
+@pytest.mark.parametrize("slope", [0.0, 3.0])
+def test_one_regression_or_none_is_no_structure(slope):
+    rng = np.random.default_rng(1)
+    X, groups = rng.normal(size=(3000, 4)), np.repeat(np.arange(600), 5)
+    y = slope * X[:, 0] + rng.normal(size=3000)
+    with pytest.warns(StructureWarning, match="no structure: of 1 to . components one regression"):
+        estimator = MixedLinearRegression("auto", random_state=0).fit(X, y, groups=groups)
+    assert len(estimator.coef_) == 1

@@ -1,0 +1,111 @@
+"""How many regressions there are: fits of several numbers of components, compared by BIC."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from daskmlr import stages
+from daskmlr.diagnostics import Diagnosis
+from daskmlr.errors import ComponentWarning, StructureWarning
+from daskmlr.fitting import fit_tasks
+from daskmlr.stages import RunRecord
+
+if TYPE_CHECKING:
+    from daskmlr.graph.execute import Runner
+    from daskmlr.model import Model
+    from daskmlr.stages import FitOptions
+    from daskmlr.storage.tasks import TaskStore
+
+# More components than this are not tried unasked: each number costs a fit.
+MOST_COMPONENTS = 64
+# A trial with too many components never finds its best ones twice: its search ends here.
+TRIAL_RESTARTS = 4
+
+Fit = tuple["Model", Diagnosis]
+
+
+def fit_best(tasks: TaskStore, options: FitOptions, runner: Runner) -> Fit:
+    """Fit with the number of components that has the smallest BIC.
+
+    k regressions whose mean is taken out span at most k - 1 directions, so the trials begin one
+    above the number of directions over the noise edge. They go up by the components that hold
+    more than one regression, and end when one more and one less are worse.
+
+    Parameters
+    ----------
+    tasks : TaskStore
+    options : FitOptions
+        Its number of components is not used.
+    runner : Runner
+
+    Returns
+    -------
+    model : Model
+        Its diagnostics hold every trial as ``selection``.
+    diagnosis : Diagnosis
+    """
+    most = min(MOST_COMPONENTS, tasks.n_tasks)
+    fits: dict[int, Fit] = {}
+    wanted = [min(_directions(tasks, options, runner) + 1, most)]
+    while wanted:
+        for k in wanted:
+            trial = replace(
+                options, n_components=k, n_restarts=min(TRIAL_RESTARTS, options.n_restarts)
+            )
+            fits[k] = fit_tasks(tasks, trial, runner)
+        best = min(fits, key=lambda k: _facts(fits[k])["bic"])
+        wanted = _next(best, fits, most)
+    if not _facts(fits[best])["restarts_agreed"]:
+        fits[best] = fit_tasks(tasks, replace(options, n_components=best), runner)
+    return _with_evidence(fits, best, most)
+
+
+def _directions(tasks: TaskStore, options: FitOptions, runner: Runner) -> int:
+    several = replace(options, n_components=min(MOST_COMPONENTS, tasks.n_features + 1))
+    rng = np.random.default_rng(options.seed)
+    return stages.find_subspace(tasks, several, runner, RunRecord(), rng).rank
+
+
+def _next(best: int, fits: dict[int, Fit], most: int) -> list[int]:
+    """Numbers of components to try next; none when the neighbours of the best are worse."""
+    facts = _facts(fits[best])
+    n_merged = facts["components_of_several"]
+    further = min(best + n_merged, most)
+    if n_merged > 1 and further not in fits:
+        return [further]
+    return [k for k in (best + 1, best - 1) if 1 <= k <= most and k not in fits][:1]
+
+
+def _with_evidence(fits: dict[int, Fit], best: int, most: int) -> Fit:
+    model, diagnosis = fits[best]
+    trials: list[dict[str, Any]] = [
+        {
+            "n_components": k,
+            "log_likelihood": fits[k][0].log_likelihood,
+            "bic": _facts(fits[k])["bic"],
+            "icl": _facts(fits[k])["icl"],
+        }
+        for k in sorted(fits)
+    ]
+    if best == 1:
+        diagnosis.warn(
+            StructureWarning,
+            "no structure: of 1 to "
+            f"{max(fits)} components one regression for all tasks has the smallest BIC",
+        )
+    elif best == most:
+        diagnosis.warn(
+            ComponentWarning,
+            f"the BIC still falls at {most} components, the most that are tried: give "
+            "n_components to go further",
+        )
+    notes = tuple(message for _, message in diagnosis.warnings)
+    facts = {**model.diagnostics, "selection": trials}
+    return replace(model, diagnostics=facts, notes=notes), diagnosis
+
+
+def _facts(fit: Fit) -> dict[str, Any]:
+    return fit[1].facts
