@@ -247,6 +247,40 @@ def fit(
 @click.argument("out", type=EXISTING)
 @scheduler
 @as_json
+def update(model: Path, store: Path, out: Path, scheduler: str | None, as_json: bool) -> None:
+    """Refine MODEL by the new tasks of STORE, without reading its old ones; save as OUT.
+
+    Of the store that MODEL was fitted on, the tasks appended since count; of another, all.
+    """
+    from daskmlr.graph.execute import connect
+    from daskmlr.model import Model
+    from daskmlr.stages import FitOptions
+    from daskmlr.storage.publish import refuse_existing
+    from daskmlr.storage.tasks import open_tasks
+    from daskmlr.updating import update_model
+
+    refuse_existing(out)
+    before, tasks = Model.load(model), open_tasks(store)
+    options = FitOptions(before.n_components)
+    with _progress() as show, connect(scheduler, show) as runner:
+        after, diagnosis = update_model(before, tasks, options, runner)
+    for category, message in diagnosis.warnings:
+        warnings.warn(message, category, stacklevel=1)
+    after.save(out)
+    _print(report.model_facts(after), as_json, [report.model_table(after)])
+    if not as_json:
+        click.echo(
+            f"{after.n_tasks - before.n_tasks:,} new tasks, {after.n_tasks:,} in all. "
+            f"Saved as {out}."
+        )
+
+
+@main.command()
+@click.argument("model", type=EXISTING)
+@click.argument("store", type=EXISTING)
+@click.argument("out", type=EXISTING)
+@scheduler
+@as_json
 def assign(model: Path, store: Path, out: Path, scheduler: str | None, as_json: bool) -> None:
     """Label every task of STORE by MODEL; write OUT (.parquet or .zarr)."""
     from daskmlr.graph.execute import connect

@@ -149,7 +149,7 @@ def diagnose(outcome: Outcome, spectrum: Spectrum, sums: DiagnosisSums) -> Diagn
     if mixture.n_components > 1:
         _diagnose_search(result, outcome, spectrum)
         _diagnose_components(result, mixture, sums, price, n_tasks)
-    _diagnose_merged(result, mixture, signal, edge)
+    warn_of_merged(result, mixture, sums)
     return result
 
 
@@ -225,12 +225,9 @@ def _diagnose_components(
         )
 
 
-def _diagnose_merged(
-    result: Diagnosis,
-    mixture: Mixture,
-    signal: NDArray[np.float64],
-    edge: NDArray[np.float64],
-) -> None:
+def warn_of_merged(result: Diagnosis, mixture: Mixture, sums: DiagnosisSums) -> None:
+    """Warn of components that hold more than one regression."""
+    signal, edge = residual_signal(sums)
     for j in np.flatnonzero(signal > MERGED * edge).tolist():
         result.warn(
             ComponentWarning,

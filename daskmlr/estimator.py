@@ -20,9 +20,10 @@ from daskmlr.selection import fit_best
 from daskmlr.stages import FitOptions
 from daskmlr.storage.arrays import write_arrays
 from daskmlr.storage.tasks import TaskStore, open_tasks
+from daskmlr.updating import update_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -184,6 +185,42 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
                     self.labels_ = labelled["label"]
         return self
 
+    def partial_fit(
+        self,
+        X: TaskStore | str | os.PathLike[str] | ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        groups: ArrayLike | None = None,
+        client: ClientLike = None,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> MixedLinearRegression:
+        """Refine the fit with new tasks, the old ones unread; a first call is a `fit`.
+
+        Parameters
+        ----------
+        X, y, groups, client, progress
+            As for `fit`. Of a store that was fitted and then appended to, the appended tasks are
+            taken; of another store, and of arrays, all.
+
+        Raises
+        ------
+        InputError
+            If a store holds nothing new.
+        FeatureMismatchError
+            If the features are others.
+        """
+        if not hasattr(self, "model_"):
+            return self.fit(X, y, groups=groups, client=client, progress=progress)
+        with tempfile.TemporaryDirectory(prefix="daskmlr-") as folder:
+            known = self.model_.feature_names
+            tasks = self._tasks(X, y, groups, Path(folder) / "tasks", feature_names=known)
+            with connect(client, progress) as runner:
+                model, diagnosis = update_model(self.model_, tasks, self._options(), runner)
+        for category, message in diagnosis.warnings:
+            warnings.warn(message, category, stacklevel=2)
+        self._take(model)
+        return self
+
     def assign(
         self,
         tasks: TaskStore | str | os.PathLike[str],
@@ -243,8 +280,13 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
         y: ArrayLike | None,
         groups: ArrayLike | None,
         path: Path,
+        *,
+        feature_names: Sequence[str] | None = None,
     ) -> TaskStore:
-        """Return the store to fit, written to `path` if arrays were given."""
+        """Return the store to fit, written to `path` if arrays were given.
+
+        Columns without names take `feature_names`.
+        """
         if isinstance(X, TaskStore):
             return X
         if isinstance(X, str | os.PathLike):
@@ -256,7 +298,7 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
                 f"groups={'None' if groups is None else 'given'}"
             )
         columns = getattr(X, "columns", None)
-        names = None if columns is None else [str(name) for name in columns]
+        names = feature_names if columns is None else [str(name) for name in columns]
         rows, targets = check_X_y(X, y, dtype=(np.float64, np.float32), y_numeric=True)
         return write_arrays(path, rows, targets, groups, feature_names=names)
 

@@ -10,6 +10,7 @@ from daskmlr import plan, stages
 from daskmlr.diagnostics import Diagnosis, Outcome, Spectrum, diagnose
 from daskmlr.errors import InputError
 from daskmlr.model import Model
+from daskmlr.storage.tasks import source_of
 
 if TYPE_CHECKING:
     from daskmlr.graph.execute import Runner
@@ -73,6 +74,10 @@ def _model(
         subspace=spectrum.directions,
         eigenvalues=spectrum.values,
         noise_edge=spectrum.edge,
+        offset=spectrum.frame.offset,
+        gram=outcome.sums.gram,
+        mass=outcome.sums.mass,
+        sources=(source_of(tasks),),
         log_likelihood=outcome.sums.log_likelihood,
         n_tasks=tasks.n_tasks,
         n_rows=tasks.n_rows,

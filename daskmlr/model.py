@@ -53,6 +53,15 @@ class Model:
         Squared signal along each direction, in squared target units.
     noise_edge : float
         Largest eigenvalue that noise alone gives.
+    offset : ndarray of shape (d + 1,), float64
+        Pooled regression that the sums were taken without, intercept first, per scale of feature.
+    gram : ndarray of shape (k, d + 2, d + 2), float64
+        Sum of ``[a, r] [a, r]^T`` of each component's tasks, ``a`` the centred and scaled features
+        after a one, ``r`` the target less the pooled regression: what an update begins with.
+    mass : ndarray of shape (k,), float64
+        Sum of the posteriors of the tasks.
+    sources : tuple of dict
+        ``fingerprint`` and ``n_tasks`` of every store it was fitted on or updated from.
     log_likelihood : float
         Of all tasks it was fitted on.
     n_tasks, n_rows, n_iter : int
@@ -95,6 +104,10 @@ class Model:
     subspace: NDArray[np.float64]
     eigenvalues: NDArray[np.float64]
     noise_edge: float
+    offset: NDArray[np.float64]
+    gram: NDArray[np.float64]
+    mass: NDArray[np.float64]
+    sources: tuple[dict[str, Any], ...]
     log_likelihood: float
     n_tasks: int
     n_rows: int
@@ -137,7 +150,7 @@ class Model:
             If `path` is not a model, is damaged, or was written by a newer format.
         """
         content = load_group(path, kind=KIND, version=FORMAT_VERSION)
-        for name in ("feature_names", "history", "notes"):
+        for name in ("feature_names", "sources", "history", "notes"):
             content[name] = tuple(content[name])
         return cls(**{f.name: content[f.name] for f in fields(cls)})
 

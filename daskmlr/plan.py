@@ -51,15 +51,15 @@ def block_bytes(store: StoreShape) -> int:
     return store.block_rows * (store.n_features + 1) * store.itemsize
 
 
-def runs(store: StoreShape) -> list[tuple[int, int]]:
-    """Cut the blocks into runs of consecutive ones, each the work of one graph task.
+def runs(store: StoreShape, first_block: int = 0) -> list[tuple[int, int]]:
+    """Cut the blocks from `first_block` on into runs, each the work of one graph task.
 
     They depend on the store alone, never on the workers: so do the order of the sums and every
     bit of the result.
     """
     length = min(RUN_BYTES // max(block_bytes(store), 1), math.ceil(store.n_blocks / MIN_RUNS))
     length = max(length, math.ceil(store.n_blocks / MAX_RUNS), 1)
-    starts = range(0, store.n_blocks, length)
+    starts = range(first_block, store.n_blocks, length)
     return [(start, min(start + length, store.n_blocks)) for start in starts]
 
 

@@ -177,24 +177,39 @@ def refine(
     before = -np.inf
     for _ in range(options.max_iter):
         at = mixture
-
-        def one_pass(at: Mixture = at) -> regression.ComponentSums:
-            return reduce_tasks(
-                tasks,
-                _sums,
-                regression.combine_sums,
-                args=(spectrum.frame, at, options.assign, options.part(2)),
-                client=runner,
-                name="refine",
-            )
-
-        sums: regression.ComponentSums = record.timed("refine", one_pass)
-        record.entries[-1]["log_likelihood"] = sums.log_likelihood
+        sums = component_sums(tasks, options, spectrum.frame, at, runner, record)
         if sums.log_likelihood - before < options.tol * sums.n_rows:
             return at, sums, True
         before = sums.log_likelihood
         mixture = regression.finalise_sums(sums, at, spectrum.standardiser, spectrum.directions)
     return at, sums, False
+
+
+def component_sums(
+    tasks: TaskStore,
+    options: FitOptions,
+    frame: Frame,
+    at: Mixture,
+    runner: Runner,
+    record: RunRecord,
+    *,
+    first_block: int = 0,
+) -> regression.ComponentSums:
+    """Assign every task and sum each component's normal equations, in one pass."""
+    sums: regression.ComponentSums = record.timed(
+        "refine",
+        lambda: reduce_tasks(
+            tasks,
+            _sums,
+            regression.combine_sums,
+            args=(frame, at, options.assign, options.part(2)),
+            first_block=first_block,
+            client=runner,
+            name="refine",
+        ),
+    )
+    record.entries[-1]["log_likelihood"] = sums.log_likelihood
+    return sums
 
 
 def diagnosis_sums(
@@ -205,6 +220,8 @@ def diagnosis_sums(
     mixture: Mixture,
     runner: Runner,
     record: RunRecord,
+    *,
+    first_block: int = 0,
 ) -> diagnosis.DiagnosisSums:
     """Take the sums that speak for or against the components, in one more pass.
 
@@ -231,6 +248,7 @@ def diagnosis_sums(
                 options.seed,
                 options.part(2),
             ),
+            first_block=first_block,
             client=runner,
             name="diagnose",
         ),

@@ -33,6 +33,7 @@ def reduce_tasks(
     combine: Callable[[Sum, Sum], Sum],
     *,
     args: Sequence[Any] = (),
+    first_block: int = 0,
     client: ClientLike = None,
     name: str = "reduce",
 ) -> Sum:
@@ -50,6 +51,8 @@ def reduce_tasks(
         ``combine(left, right) -> sum``; associative. May not change its arguments.
     args : sequence
         Further arguments of `from_block`, sent once to each worker.
+    first_block : int
+        Blocks before it are left out: a sum of what was appended is added to the sum before.
     client : Client, str or None
         A `distributed.Client`, the address of a scheduler, ``"threads"`` or ``"sync"``. By
         default the current client if there is one, else a Dask cluster in this process.
@@ -73,8 +76,9 @@ def reduce_tasks(
     500
     """
     with connect(client) as runner:
-        graph = _reduction(tasks, from_block, combine, args, name)
-        result: Sum = runner.compute(graph, name, len(plan.runs(tasks)))
+        all_runs = plan.runs(tasks, first_block)
+        graph = _reduction(tasks, from_block, combine, args, all_runs, name)
+        result: Sum = runner.compute(graph, name, len(all_runs))
         return result
 
 
@@ -161,15 +165,14 @@ def _reduction(
     from_block: Callable[..., Any],
     combine: Callable[[Any, Any], Any],
     args: Sequence[Any],
+    all_runs: Sequence[tuple[int, int]],
     name: str,
 ) -> Delayed:
     """Tree of fixed shape over the runs of the store; what is sent to all travels as one key."""
     key = unique_key(name)
     shared = delayed(leaf.pack(tasks, from_block, combine, tuple(args)), name=f"{key}-args")
     leaf_of, node_of = delayed(leaf.reduce_run, pure=False), delayed(leaf.combine_sums, pure=False)
-    level = [
-        leaf_of(run, shared, dask_key_name=f"{key}-{i}") for i, run in enumerate(plan.runs(tasks))
-    ]
+    level = [leaf_of(run, shared, dask_key_name=f"{key}-{i}") for i, run in enumerate(all_runs)]
     depth = 0
     while len(level) > 1:
         level = [

@@ -115,6 +115,21 @@ def combine_sums(left: ComponentSums, right: ComponentSums) -> ComponentSums:
     )
 
 
+def expected_log_likelihood(sums: ComponentSums, mixture: Mixture) -> float:
+    """Log-likelihood at a mixture of tasks and labels, the labels as the sums took them.
+
+    With the entropy of those labels added, a lower bound of the log-likelihood of the tasks, and
+    equal to it at the mixture the sums were taken at (Neal and Hinton 1998).
+    """
+    step = np.column_stack([-mixture.coef, np.ones(mixture.n_components)])
+    rss = np.einsum("ki,kij,kj->k", step, sums.gram, step)
+    rows = sums.gram[:, 0, 0]
+    with np.errstate(divide="ignore"):
+        prior = np.where(sums.mass > 0, sums.mass * np.log(mixture.weights), 0.0)
+    normal = rows * np.log(2 * np.pi * mixture.noise_variance) + rss / mixture.noise_variance
+    return float(prior.sum() - normal.sum() / 2)
+
+
 def finalise_sums(
     sums: ComponentSums,
     previous: Mixture,

@@ -93,7 +93,7 @@ def test_a_name_that_is_no_scheduler_is_refused(easy_tasks):
 def test_the_graph_is_small_whatever_it_carries(easy_tasks):
     """Parameters travel once, not with every graph task."""
     big = np.zeros(50_000)
-    graph = reduce._reduction(easy_tasks, row_sums, add, (big,), "sum")
+    graph = reduce._reduction(easy_tasks, row_sums, add, (big,), plan.runs(easy_tasks), "sum")
     size = len(cloudpickle.dumps(dict(graph.dask)))
     assert size < big.nbytes + 100_000
 
@@ -127,3 +127,10 @@ def test_what_cannot_travel_is_refused(easy_tasks):
     lock = threading.Lock()
     with pytest.raises(InputError, match="must be picklable"):
         reduce_tasks(easy_tasks, lambda block: lock, add)
+
+
+def test_a_sum_of_later_blocks_is_added_to_the_one_before(easy_tasks):
+    assert easy_tasks.n_blocks > 3
+    later = reduce_tasks(easy_tasks, row_sums, add, first_block=2, client="sync")
+    earlier = add(row_sums(easy_tasks.read_block(0)), row_sums(easy_tasks.read_block(1)))
+    np.testing.assert_allclose(add(earlier, later), reduce_tasks(easy_tasks, row_sums, add))

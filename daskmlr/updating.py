@@ -1,0 +1,157 @@
+"""A fitted model takes in new tasks without reading the old ones again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from daskmlr import stages
+from daskmlr.diagnostics import Diagnosis, Spectrum, warn_of_merged
+from daskmlr.errors import InputError
+from daskmlr.kernels.assignment import Mixture
+from daskmlr.kernels.blocks import Frame
+from daskmlr.kernels.regression import (
+    ComponentSums,
+    combine_sums,
+    expected_log_likelihood,
+    finalise_sums,
+)
+from daskmlr.kernels.standardise import standardiser_from_gram
+from daskmlr.stages import FitOptions, RunRecord
+from daskmlr.storage.tasks import source_of
+
+if TYPE_CHECKING:
+    from daskmlr.graph.execute import Runner
+    from daskmlr.model import Model
+    from daskmlr.storage.tasks import TaskStore
+
+
+def update_model(
+    model: Model, tasks: TaskStore, options: FitOptions, runner: Runner
+) -> tuple[Model, Diagnosis]:
+    """Refine a model with more tasks: incremental expectation-maximisation (Neal, Hinton 1998).
+
+    The old tasks stand in as the sums of their component, by the labels they had; only the new
+    ones are read, and labelled anew in every pass. The old labels do not move, so the result lies
+    from that of a full refit by what they would have moved the coefficients: `docs/update.md`.
+
+    Parameters
+    ----------
+    model : Model
+        Fitted on every task of its store: without `sample_split`.
+    tasks : TaskStore
+        The store that the model was fitted on, with tasks appended; or one of new tasks alone.
+    options : FitOptions
+        Its `assign`, `max_iter` and `tol` are used.
+    runner : Runner
+
+    Raises
+    ------
+    InputError
+        If there is nothing new, or the model was not fitted on all tasks of its store.
+    FeatureMismatchError
+        If the features are others.
+    """
+    model.check_features(tasks.feature_names, f"the store {tasks.path}")
+    first = first_new_block(model, tasks)
+    frame, mixture, old = _state(model)
+    total = old.gram.sum(axis=0)[:-1, :-1]
+    standardiser = standardiser_from_gram(total, model.feature_names, tasks.dtype)
+    spectrum = Spectrum(frame, standardiser, model.eigenvalues, model.subspace, model.noise_edge)
+    entropy = model.log_likelihood - expected_log_likelihood(old, mixture)
+    record, before, converged = RunRecord(), -np.inf, False
+    for _ in range(options.max_iter):
+        at = mixture
+        new = stages.component_sums(tasks, options, frame, at, runner, record, first_block=first)
+        bound = expected_log_likelihood(old, at) + entropy + new.log_likelihood
+        converged = bound - before < options.tol * new.n_rows
+        if converged:
+            break
+        before = bound
+        mixture = finalise_sums(combine_sums(old, new), at, standardiser, model.subspace)
+    verdict = Diagnosis()
+    if not converged:
+        verdict.warn(
+            ConvergenceWarning,
+            f"the likelihood still rose after {options.max_iter} passes over the new tasks: raise "
+            "max_iter",
+        )
+    evidence = stages.diagnosis_sums(
+        tasks, options, spectrum, new, at, runner, record, first_block=first
+    )
+    warn_of_merged(verdict, at, evidence)
+    both = replace(combine_sums(old, new), log_likelihood=bound)
+    return _updated(model, tasks, at, both, record, verdict, converged), verdict
+
+
+def first_new_block(model: Model, tasks: TaskStore) -> int:
+    """Block of a store that begins with the tasks that a model has not seen.
+
+    Raises
+    ------
+    InputError
+        If it has seen all of them.
+    """
+    seen = max(
+        (
+            source["n_tasks"]
+            for source in model.sources
+            if source["n_tasks"] <= tasks.n_tasks and source == source_of(tasks, source["n_tasks"])
+        ),
+        default=0,
+    )
+    if seen == tasks.n_tasks:
+        raise InputError(
+            f"{tasks.path} has no new tasks: the model has seen all {seen:,} of them. Append some, "
+            "or give a store of new ones"
+        )
+    return int(np.searchsorted(tasks.block_tasks, seen))
+
+
+def _state(model: Model) -> tuple[Frame, Mixture, ComponentSums]:
+    """Return a model's parameters in the frame of its sums, and the sums."""
+    counted = float(model.mass.sum())
+    if abs(counted - model.n_tasks) > 0.5:
+        raise InputError(
+            f"the model was fitted on {counted:.0f} of the {model.n_tasks} tasks of its store, "
+            "and only one that was fitted on all can be updated: fit without sample_split"
+        )
+    frame = Frame(model.shift, model.scale, model.offset)
+    coef = frame.from_user(model.coef, model.intercept)
+    mixture = Mixture(coef, model.noise_variance, model.weights)
+    sums = ComponentSums(model.gram, model.mass, model.log_likelihood, model.n_rows, model.n_tasks)
+    return frame, mixture, sums
+
+
+def _updated(
+    model: Model,
+    tasks: TaskStore,
+    mixture: Mixture,
+    sums: ComponentSums,
+    record: RunRecord,
+    verdict: Diagnosis,
+    converged: bool,
+) -> Model:
+    coef, intercept = Frame(model.shift, model.scale, model.offset).to_user(mixture.coef)
+    updates = [*model.diagnostics.get("updates", []), {"n_tasks": sums.n_tasks - model.n_tasks}]
+    return replace(
+        model,
+        coef=coef,
+        intercept=intercept,
+        noise_variance=mixture.noise_variance,
+        weights=mixture.weights,
+        gram=sums.gram,
+        mass=sums.mass,
+        sources=(*model.sources, source_of(tasks)),
+        log_likelihood=sums.log_likelihood,
+        n_tasks=sums.n_tasks,
+        n_rows=sums.n_rows,
+        n_iter=model.n_iter + sum(entry["stage"] == "refine" for entry in record.entries),
+        converged=converged,
+        history=(*model.history, *record.entries),
+        notes=(*model.notes, *(message for _, message in verdict.warnings)),
+        diagnostics={**model.diagnostics, "updates": updates},
+    )
