@@ -35,6 +35,10 @@ class FeatureMismatchError(InputError):
     """A model was fitted on other features than the data at hand."""
 
 
+class InformationError(DaskmlrError, ValueError):
+    """The data do not fix the parameters: their observed information is singular."""
+
+
 class PlanError(DaskmlrError, MemoryError):
     """A run cannot fit into the memory it was given."""
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from daskmlr.graph.execute import ClientLike
     from daskmlr.model import Model, Support
+    from daskmlr.uncertainty import Uncertainty
 
 PAIRS = {"all": 0, "split": 2}
 
@@ -247,6 +248,32 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
         return self.model_.predict(
             X, support=support, groups=groups, method=method, return_std=return_std
         )
+
+    def predict_interval(
+        self,
+        X: ArrayLike,
+        *,
+        support: Support | None = None,
+        groups: ArrayLike | None = None,
+        level: float = 0.95,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Bounds of the targets of new tasks; see `Model.predict_interval`."""
+        check_is_fitted(self)
+        return self.model_.predict_interval(X, support=support, groups=groups, level=level)
+
+    def uncertainty(
+        self,
+        X: TaskStore | str | os.PathLike[str] | ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        groups: ArrayLike | None = None,
+        client: ClientLike = None,
+    ) -> Uncertainty:
+        """Take standard errors and intervals from the data of `fit`; see `Model.uncertainty`."""
+        check_is_fitted(self)
+        with tempfile.TemporaryDirectory(prefix="daskmlr-") as folder:
+            tasks = self._tasks(X, y, groups, Path(folder) / "tasks")
+            return self.model_.uncertainty(tasks, client=client)
 
     def _options(self) -> FitOptions:
         pairs = PAIRS.get(self.pairs, self.pairs) if isinstance(self.pairs, str) else self.pairs

@@ -11,7 +11,9 @@ from daskmlr.errors import FeatureMismatchError, InputError
 from daskmlr.graph.reduce import map_tasks
 from daskmlr.kernels.assignment import Mixture, block_log_likelihood, posterior
 from daskmlr.kernels.blocks import Frame, TaskBlock
+from daskmlr.kernels.predictive import mixture_quantile
 from daskmlr.storage.groups import load_group, save_group
+from daskmlr.uncertainty import Uncertainty, check_level, measure_uncertainty
 
 if TYPE_CHECKING:
     import os
@@ -300,6 +302,46 @@ class Model:
             return mean
         spread = (by_component - mean[:, None]) ** 2
         return mean, np.sqrt((shares * (self.noise_variance + spread)).sum(axis=1))
+
+    def predict_interval(
+        self,
+        X: ArrayLike,
+        *,
+        support: Support | None = None,
+        groups: ArrayLike | None = None,
+        level: float = 0.95,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Bounds, of shape (n,), that a new target lies between with probability `level`.
+
+        Quantiles of the mixture of normals whose mean `predict` gives: noise and uncertain labels
+        are in them, errors of the parameters are not. Parameters and errors as for `predict`; the
+        tails outside have equal probability.
+        """
+        tail = (1 - check_level(level)) / 2
+        X = self._check_rows(X)
+        shares = self._shares(len(X), support, groups)
+        means, deviations = X @ self.coef.T + self.intercept, np.sqrt(self.noise_variance)
+        low, high = (mixture_quantile(q, shares, means, deviations) for q in (tail, 1 - tail))
+        return low, high
+
+    def uncertainty(self, tasks: TaskStore, *, client: ClientLike = None) -> Uncertainty:
+        """Take standard errors and confidence intervals of the parameters, in one pass.
+
+        Parameters
+        ----------
+        tasks : TaskStore
+            Those the model was fitted to.
+        client
+            As for `reduce_tasks`.
+
+        Raises
+        ------
+        FeatureMismatchError
+        InformationError, PlanError
+            As `measure_uncertainty`, which also warns where the result cannot be trusted.
+        """
+        self.check_features(tasks.feature_names, f"the store {tasks.path}")
+        return measure_uncertainty(tasks, *self._centred(), client=client)
 
     def _shares(
         self, n: int, support: Support | None, groups: ArrayLike | None

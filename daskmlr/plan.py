@@ -20,6 +20,8 @@ MAX_RUNS = 4096
 SPLIT_EVERY = 8
 # Pieces cut from a block while it is summed, and the products' own temporaries.
 PIECES_BYTES = 48 * MIB
+# Matrices as large as the information that its inversion holds at a time.
+INVERSION_MATRICES = 10
 
 
 class StoreShape(Protocol):
@@ -109,6 +111,37 @@ def sum_bytes_of_fit(n_features: int, n_components: int, n_heavy: int) -> dict[s
         "heavy": n_heavy * projected_task_bytes(r),
         "refine": 8 * n_components * (n_features + 2) ** 2,
     }
+
+
+def sum_bytes_of_uncertainty(n_features: int, n_components: int) -> int:
+    """Bytes of the sum that the pass for the standard errors carries."""
+    p = n_components * (n_features + 3) - 1
+    return 8 * (p**2 + n_components * (n_features + 3) ** 2)
+
+
+def check_inversion(n_parameters: int, *, limit: int) -> None:
+    """Refuse an information matrix that this process cannot invert.
+
+    Parameters
+    ----------
+    n_parameters : int
+        ``p = k (d + 3) - 1``; the matrix is p x p.
+    limit : int
+        Memory of this process, bytes; 0 for no limit.
+
+    Raises
+    ------
+    PlanError
+        With the arithmetic.
+    """
+    need = INVERSION_MATRICES * 8 * n_parameters**2
+    if limit and need > limit:
+        raise PlanError(
+            f"the covariance of {n_parameters:,} parameters, k (d + 3) - 1, needs "
+            f"{need / MIB:.0f} MiB in this process ({INVERSION_MATRICES} matrices of p x p "
+            f"float64), the limit is {limit / MIB:.0f} MiB. Use a machine with more memory, or a "
+            "model of fewer components or features"
+        )
 
 
 def check_memory(plan: PassPlan, *, stage: str, n_threads: int, limit: int) -> None:

@@ -78,6 +78,11 @@ class Runner:
         """Address of the Dask dashboard, if there is one."""
         return str(self._client.dashboard_link) if self._client is not None else None
 
+    @property
+    def own_memory(self) -> int:
+        """Memory of this process, bytes."""
+        return int(MEMORY_LIMIT)
+
     def worker_resources(self) -> tuple[int, int]:
         """Return the threads of a worker process and its memory in bytes (0: no limit)."""
         if self._client is None or self._local:

@@ -217,3 +217,26 @@ def segment_matrix(
 def task_of_row(block: TaskBlock) -> NDArray[np.int64]:
     """Position within the block of the task that owns each row, shape (n_rows,)."""
     return np.repeat(np.arange(block.n_tasks), block.sizes)
+
+
+def rows_of_tasks(
+    sizes: NDArray[np.int64], tasks: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Index of the rows of some tasks, task after task, and their offsets within it.
+
+    Parameters
+    ----------
+    sizes : ndarray of shape (n_tasks,), int64
+        Of all tasks of a block.
+    tasks : ndarray of shape (n,), int64
+        Positions in the block.
+
+    Returns
+    -------
+    index : ndarray of shape (sizes[tasks].sum(),), int64
+    offsets : ndarray of shape (n + 1,), int64
+    """
+    lengths = sizes[tasks]
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    starts = (np.cumsum(sizes) - sizes)[tasks]
+    return np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths), offsets

@@ -20,7 +20,7 @@ from daskmlr.kernels.assignment import (
     posterior,
     squared_residuals,
 )
-from daskmlr.kernels.blocks import tasks_in
+from daskmlr.kernels.blocks import rows_of_tasks, tasks_in
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -185,12 +185,9 @@ def _add_grams(
     sizes: NDArray[np.int64],
 ) -> None:
     """Add ``sum_j share [a_j, r_j] [a_j, r_j]^T`` of each component to `gram`, in place."""
-    starts = np.cumsum(sizes) - sizes
     for component in np.flatnonzero(shares.any(axis=0)):
         tasks = np.flatnonzero(shares[:, component])
-        lengths = sizes[tasks]
-        first = np.cumsum(lengths) - lengths
-        index = np.arange(lengths.sum()) + np.repeat(starts[tasks] - first, lengths)
-        own = rows[index]
-        own *= np.repeat(np.sqrt(shares[tasks, component]), lengths)[:, None].astype(rows.dtype)
+        own = rows[rows_of_tasks(sizes, tasks)[0]]
+        root = np.sqrt(shares[tasks, component])
+        own *= np.repeat(root, sizes[tasks])[:, None].astype(rows.dtype)
         gram[component] += own.T @ own
