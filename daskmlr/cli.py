@@ -321,6 +321,41 @@ def predict(
         click.echo(f"{n_rows:,} rows predicted in {out}.")
 
 
+@main.command()
+@click.argument("model", type=EXISTING)
+@click.argument("store", type=EXISTING)
+@click.option("--level", type=float, default=0.95, show_default=True)
+@click.option(
+    "--kind",
+    type=click.Choice(["sandwich", "observed"]),
+    default="sandwich",
+    show_default=True,
+    help="'sandwich' holds for noise of any kind, 'observed' for the model's own.",
+)
+@scheduler
+@as_json
+def intervals(
+    model: Path,
+    store: Path,
+    level: float,
+    kind: Literal["sandwich", "observed"],
+    scheduler: str | None,
+    as_json: bool,
+) -> None:
+    """Confidence intervals of the parameters of MODEL, from the STORE it was fitted to."""
+    from daskmlr.graph.execute import connect
+    from daskmlr.model import Model
+    from daskmlr.storage.tasks import open_tasks
+    from daskmlr.uncertainty import check_level
+
+    check_level(level)
+    fitted, tasks = Model.load(model), open_tasks(store)
+    with _progress() as show, connect(scheduler, show) as runner:
+        found = fitted.uncertainty(tasks, client=runner)
+    facts = report.interval_facts(fitted, found, level=level, kind=kind)
+    _print(facts, as_json, [] if as_json else [report.interval_table(facts)])
+
+
 def _size(text: str) -> int | tuple[int, int]:
     """``"8"`` or ``"2:200"``."""
     try:

@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 
     from daskmlr.model import Model
     from daskmlr.storage.tasks import TaskStore
+    from daskmlr.uncertainty import Kind, Uncertainty
 
 SIZES_AT_ONCE = 1 << 22
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 BAR_WIDTH = 40
+# A component's parameters beside its coefficients, and what a table calls them.
+OWN = {"weights": "weight", "noise_variance": "noise variance", "intercept": "intercept"}
 
 
 @dataclass(frozen=True)
@@ -235,6 +238,51 @@ def model_table(model: Model, *, most: int = 6) -> Table:
             f"{model.intercept[i]:.4g}",
             ", ".join(names),
         )
+    return table
+
+
+def interval_facts(
+    model: Model, uncertainty: Uncertainty, *, level: float, kind: Kind
+) -> dict[str, Any]:
+    """Everything `daskmlr intervals` says of a model, JSON-able."""
+    low, high = uncertainty.intervals(level, kind=kind)
+    errors, at = uncertainty.standard_errors(kind), uncertainty.estimate
+
+    def entry(name: str, *place: int) -> dict[str, float]:
+        return {
+            what: float(getattr(values, name)[place])
+            for what, values in (("value", at), ("error", errors), ("low", low), ("high", high))
+        }
+
+    return {
+        "level": level,
+        "kind": kind,
+        "tasks": uncertainty.n_tasks,
+        "shortfall": uncertainty.shortfall,
+        "components": [
+            {
+                **{name: entry(name, i) for name in OWN},
+                "coef": {name: entry("coef", i, j) for j, name in enumerate(model.feature_names)},
+            }
+            for i in range(model.n_components)
+        ],
+    }
+
+
+def interval_table(facts: dict[str, Any]) -> Table:
+    """Lay the intervals out, a row for each parameter of each component."""
+    level = f"{100 * facts['level']:g} %"
+    table = Table(title=f"{level} confidence intervals ({facts['kind']})")
+    table.add_column("component")
+    table.add_column("parameter")
+    for name in ("estimate", "std error", "low", "high"):
+        table.add_column(name, justify="right")
+    for i, component in enumerate(facts["components"]):
+        rows = [(shown, component[name]) for name, shown in OWN.items()]
+        for row, (name, entry) in enumerate([*rows, *component["coef"].items()]):
+            figures = (entry[what] for what in ("value", "error", "low", "high"))
+            table.add_row(str(i) if row == 0 else "", name, *(f"{v:.4g}" for v in figures))
+        table.add_section()
     return table
 
 

@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from daskmlr import create_tasks, open_tasks
+from daskmlr import create_tasks, load_truth, open_tasks
 from daskmlr.cli import main
+from daskmlr.kernels.metrics import match_components
 
-COMMANDS = ("demo", "simulate", "ingest", "info", "fit", "assign", "predict")
+COMMANDS = ("demo", "simulate", "ingest", "info", "fit", "assign", "predict", "intervals")
 
 
 def run(*args):
@@ -94,6 +95,25 @@ def test_assign(folder, tmp_path, suffix):
     result = succeed("assign", folder / "model", folder / "tasks", out, "--json")
     assert json.loads(result.output)["tasks"] == 2050
     assert out.is_dir()
+
+
+def test_intervals(folder):
+    truth, _ = load_truth(folder / "tasks")
+    command = ("intervals", folder / "model", folder / "tasks", "--scheduler", "sync")
+    facts = json.loads(succeed(*command, "--level", 0.999, "--json").output)
+    assert (facts["level"], facts["kind"], facts["tasks"]) == (0.999, "sandwich", 2050)
+    found = [[c["coef"][f"x{j}"]["value"] for j in range(3)] for c in facts["components"]]
+    for planted, i in enumerate(match_components(found, truth.coef)):
+        for j, entry in enumerate(facts["components"][i]["coef"].values()):
+            assert entry["low"] < truth.coef[planted, j] < entry["high"]
+    shown = succeed(*command, "--kind", "observed").output
+    assert "95 % confidence intervals (observed)" in shown
+    assert f"{found[1][2]:.4g}" in shown
+
+
+def test_a_level_that_is_no_probability(folder):
+    said = refuse("intervals", folder / "model", folder / "tasks", "--level", 95)
+    assert "between 0 and 1, such as 0.95, got 95" in said
 
 
 def test_a_terminal_sees_progress(folder, tmp_path):

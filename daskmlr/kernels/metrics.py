@@ -198,6 +198,52 @@ def subspace_error(
     return min(1.0, float(np.linalg.norm(outside) / np.sqrt(V.shape[1])))
 
 
+def calibration_error(posterior: ArrayLike, labels: ArrayLike, *, n_bins: int = 15) -> float:
+    """How far the probability given to the likeliest label is from how often it is right.
+
+    Tasks are binned by the largest of their posteriors, in bins of equal width; the *expected
+    calibration error* is ``sum_b (n_b / n) |right_b - mean posterior_b|`` (Naeini, Cooper,
+    Hauskrecht, AAAI 2015). A bin of few tasks adds to it by chance, about ``sqrt(n_b) / (2 n)``.
+
+    Parameters
+    ----------
+    posterior : array_like of shape (n_tasks, k)
+        Columns in the order of the truth's components.
+    labels : array_like of shape (n_tasks,), int
+        True components.
+    n_bins : int
+
+    Returns
+    -------
+    float
+        Between 0 and 1.
+
+    Raises
+    ------
+    InputError
+        If the shapes do not fit, a label is no component, or there is no bin.
+
+    Examples
+    --------
+    >>> round(calibration_error([[0.8, 0.2]] * 5, [0, 0, 0, 0, 1]), 12)
+    0.0
+    >>> round(calibration_error([[0.8, 0.2]] * 5, [0, 0, 0, 1, 1]), 12)
+    0.2
+    """
+    shares = _components(posterior, "posterior")
+    truth = _labels(labels, shares.shape[1], "labels")
+    if len(truth) != len(shares):
+        raise InputError(
+            f"posterior and labels must be of the same tasks, but have {len(shares)} and"
+            f" {len(truth)}"
+        )
+    if n_bins < 1:
+        raise InputError(f"n_bins must be at least 1, got {n_bins}")
+    confidence, right = shares.max(axis=1), shares.argmax(axis=1) == truth
+    bins = np.minimum((confidence * n_bins).astype(np.int64), n_bins - 1)
+    return float(np.abs(np.bincount(bins, right - confidence)).sum() / len(truth))
+
+
 def prediction_risk(
     estimate: ArrayLike,
     truth: ArrayLike,

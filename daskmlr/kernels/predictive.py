@@ -63,7 +63,7 @@ def mixture_quantile(
         density = (shares[open_] / deviations * np.exp(-(z**2) / 2)).sum(axis=1)
         low[open_] = np.where(excess <= 0, at, low[open_])
         high[open_] = np.where(excess >= 0, at, high[open_])
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             moved = at - excess * np.sqrt(2 * np.pi) / density
         inside = (moved > low[open_]) & (moved < high[open_])
         moved = np.where(inside, moved, (low[open_] + high[open_]) / 2)
