@@ -52,3 +52,11 @@ def test_a_pass_that_cannot_fit_is_refused_with_the_arithmetic():
     plan.check_memory(costly, stage="refine", n_threads=2, limit=2 * costly.bytes_per_thread)
     with pytest.raises(PlanError, match=r"'refine' needs 696 MiB .* limit is 500 MiB"):
         plan.check_memory(costly, stage="refine", n_threads=2, limit=500 * plan.MIB)
+
+
+def test_an_inversion_that_cannot_fit_is_refused_with_the_arithmetic():
+    need = plan.INVERSION_MATRICES * 8 * 2000**2
+    plan.check_inversion(2000, limit=0)
+    plan.check_inversion(2000, limit=need)
+    with pytest.raises(PlanError, match=r"2,000 parameters, .* needs 305 MiB .* is 200 MiB"):
+        plan.check_inversion(2000, limit=200 * plan.MIB)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from daskmlr.kernels.blocks import (
     Part,
     TaskBlock,
     hash64,
+    rows_of_tasks,
     segment_matrix,
     task_of_row,
     tasks_in,
@@ -140,6 +143,17 @@ def test_segment_matrix_sums_each_segment(seed, sizes, d, dtype):
 def test_task_of_row_names_the_owner(sizes):
     block = random_block(0, sizes, 1)
     assert task_of_row(block).tolist() == [i for i, t in enumerate(sizes) for _ in range(t)]
+
+
+@laws
+@given(sizes=ragged_sizes, seed=seeds)
+def test_rows_of_tasks_are_theirs_in_order(sizes, seed):
+    rng = np.random.default_rng(seed)
+    tasks = rng.integers(len(sizes), size=4) if sizes else np.zeros(0, dtype=np.int64)
+    index, offsets = rows_of_tasks(np.array(sizes, dtype=np.int64), tasks)
+    starts = np.cumsum([0, *sizes])
+    expected = [list(range(starts[i], starts[i] + sizes[i])) for i in tasks]
+    assert [index[a:b].tolist() for a, b in itertools.pairwise(offsets)] == expected
 
 
 def splitmix64(key: int, seed: int) -> int:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from daskmlr.errors import InputError
 from daskmlr.kernels.metrics import (
     UNMATCHED,
+    calibration_error,
     coefficient_error,
     label_accuracy,
     match_components,
@@ -124,9 +125,36 @@ def test_prediction_risk_is_the_mean_squared_error_of_new_examples():
     )
 
 
+def test_calibration_error_is_the_formula():
+    rng = np.random.default_rng(2)
+    shares = rng.dirichlet(np.ones(3), size=500)
+    labels = rng.integers(3, size=500)
+    expected = 0.0
+    for b in range(10):
+        inside = [i for i in range(500) if b / 10 <= shares[i].max() < (b + 1) / 10]
+        right = sum(shares[i].argmax() == labels[i] for i in inside)
+        expected += abs(right - sum(shares[i].max() for i in inside)) / 500
+    assert calibration_error(shares, labels, n_bins=10) == pytest.approx(expected)
+
+
+def test_calibration_error_tells_honest_posteriors_from_confident_ones():
+    rng = np.random.default_rng(3)
+    shares = rng.dirichlet(np.ones(4), size=100_000)
+    labels = (rng.random((100_000, 1)) > shares.cumsum(axis=1)).sum(axis=1).clip(0, 3)
+    assert calibration_error(shares, labels) < 0.01
+    sharp = shares**2 / (shares**2).sum(axis=1, keepdims=True)
+    assert calibration_error(sharp, labels) > 0.08
+    certain = np.eye(4)[labels]
+    assert calibration_error(certain, labels) == 0
+    assert calibration_error(certain, (labels + 1) % 4) == 1
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: calibration_error([[0.5, 0.5]], [0, 1]), "have 1 and 2"),
+        (lambda: calibration_error([[0.5, 0.5]], [2]), "task 0 has 2"),
+        (lambda: calibration_error([[0.5, 0.5]], [1], n_bins=0), "at least 1, got 0"),
         (
             lambda: match_components(np.ones((2, 3)), np.ones((2, 4))),
             r"\(2, 3\) and truth \(2, 4\)",
