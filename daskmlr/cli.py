@@ -330,7 +330,7 @@ def predict(
     type=click.Choice(["sandwich", "observed"]),
     default="sandwich",
     show_default=True,
-    help="'sandwich' holds for noise of any kind, 'observed' for the model's own.",
+    help="'observed' trusts the model's noise, 'sandwich' does not.",
 )
 @scheduler
 @as_json

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from daskmlr.storage.tasks import TaskStore
 
 Kind = Literal["sandwich", "observed"]
-# A fit that stopped so many standard errors short of the maximum moves the coverage of nominal
-# 95 % intervals by less than one point.
+# Intervals of 95 % around estimates so many standard errors from the maximum cover 94.3 %.
 MAX_SHORTFALL = 0.25
 
 
@@ -50,8 +49,10 @@ class Uncertainty:
     """How well the tasks fix the parameters; as `Model.uncertainty` gives it.
 
     Two covariances of the estimates. *Observed*: the inverse of the observed information, right
-    when the model holds. *Sandwich*: right also when the noise is neither normal nor of one
-    variance, and when examples of a task depend on each other; the task is the independent unit.
+    when the model holds. *Sandwich*: how the estimates vary also when the noise is neither normal
+    nor of one variance, and when examples of a task depend on each other; tasks are the independent
+    units. Where components overlap, such noise also moves the estimates themselves, from the truth
+    to the least false parameters (White 1982), which the intervals then hold.
 
     Attributes
     ----------
@@ -62,6 +63,8 @@ class Uncertainty:
         of the parameter that is farthest; small against 1 if the fit converged on these tasks.
     n_tasks : int
         Tasks the information was summed over.
+    observed, sandwich : ndarray of shape (k (d + 3), k (d + 3)), float64
+        See `covariance`.
 
     Examples
     --------
@@ -83,8 +86,8 @@ class Uncertainty:
     estimate: Parameters
     shortfall: float
     n_tasks: int
-    _observed: NDArray[np.float64] = field(repr=False)
-    _sandwich: NDArray[np.float64] = field(repr=False)
+    observed: NDArray[np.float64] = field(repr=False)
+    sandwich: NDArray[np.float64] = field(repr=False)
 
     def covariance(self, kind: Kind = "sandwich") -> NDArray[np.float64]:
         """Covariance of all estimates.
@@ -106,7 +109,7 @@ class Uncertainty:
         """
         if kind not in ("sandwich", "observed"):
             raise InputError(f"kind must be 'sandwich' or 'observed', got {kind!r}")
-        return self._sandwich if kind == "sandwich" else self._observed
+        return self.sandwich if kind == "sandwich" else self.observed
 
     def standard_errors(self, kind: Kind = "sandwich") -> Parameters:
         """Return the standard error of every parameter; `kind` as for `covariance`."""
@@ -200,7 +203,7 @@ def measure_uncertainty(
         )
     found = kernel.covariances(kernel.finalise_information(sums, mixture))
     for message in _doubts(found.shortfall, sums.mass, tasks):
-        warnings.warn(message, ComponentWarning, stacklevel=4)
+        warnings.warn(message, ComponentWarning, stacklevel=3)
     slopes, intercepts = frame.to_user(mixture.coef)
     return Uncertainty(
         Parameters(slopes, intercepts, mixture.noise_variance, mixture.weights),
@@ -228,10 +231,13 @@ def _doubts(shortfall: float, mass: NDArray[np.float64], tasks: TaskStore) -> li
     """Say where the intervals cannot be trusted."""
     doubts = []
     if shortfall > MAX_SHORTFALL:
+        # what a pass gains near the maximum falls with the square of the distance
+        factor = (shortfall / MAX_SHORTFALL) ** 2
         doubts.append(
             f"the model is {shortfall:.2g} standard errors from the maximum of the likelihood of "
-            f"the {tasks.n_tasks} tasks of {tasks.path} (trusted up to {MAX_SHORTFALL}): give the "
-            "tasks it was fitted to, with soft assignment, and a smaller tol or a larger max_iter"
+            f"the {tasks.n_tasks} tasks of {tasks.path}, which moves the intervals off (at most "
+            f"{MAX_SHORTFALL}): give the tasks it was fitted to, with soft assignment, and a tol "
+            f"smaller by {factor:.2g} times or more"
         )
     few = np.flatnonzero(mass < tasks.n_features + 2)
     if few.size:

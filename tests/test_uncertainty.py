@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 from scipy.stats import norm
+from sklearn.exceptions import NotFittedError
 
 from daskmlr import ComponentWarning, InputError, MixedLinearRegression, create_tasks, open_tasks
 from daskmlr.errors import FeatureMismatchError, InformationError, PlanError
@@ -12,6 +13,7 @@ from daskmlr.graph.execute import Runner
 from daskmlr.kernels.metrics import match_components
 from daskmlr.synthetic import load_truth, make_truth, simulate_arrays
 from daskmlr.uncertainty import Parameters
+from tests.benchmarks import coverage
 
 NAMES = [field.name for field in fields(Parameters)]
 
@@ -154,6 +156,14 @@ def test_predictive_intervals_cut_equal_tails_of_the_mixture(model):
         np.testing.assert_allclose(found, below, atol=1e-9)
 
 
+def test_the_benchmark_prints_its_tables(capsys):
+    coverage.main(["--replications", "2", "--cases", "0"])
+    shown = capsys.readouterr().out
+    assert "| homoscedastic, overlapping | all coefficients |" in shown
+    assert "| 2 of 2 | 0 |" in shown
+    assert "calibration error 0.0" in shown
+
+
 class TestDoubts:
     """What cannot be trusted is said, with the numbers."""
 
@@ -210,6 +220,12 @@ class TestDoubts:
             uncertainty.intervals(level)
         with pytest.raises(InputError, match=f"got {level}"):
             model.predict_interval(np.ones((1, 4)), level=level)
+
+    def test_an_estimator_that_was_not_fitted(self):
+        with pytest.raises(NotFittedError):
+            MixedLinearRegression(2).uncertainty("nowhere")
+        with pytest.raises(NotFittedError):
+            MixedLinearRegression(2).predict_interval([[1.0]])
 
     def test_another_kind(self, uncertainty):
         with pytest.raises(InputError, match="got 'bootstrap'"):

@@ -193,15 +193,18 @@ class Tally:
     def verdicts(self) -> list[str]:
         """Hold the figures against the targets, where the case has any."""
         low, high = COVERAGE
-        claims = [
-            (f"coverage, {kind}", self.coverage(kind, range(3), self.least_false), low, high)
-            for kind in (KINDS[1:] if self.case.heteroscedastic else KINDS)
-        ]
-        if not self.case.heteroscedastic:
-            claims.append(("calibration error", self.calibration()[0], 0.0, CALIBRATION))
-            claims.append(
-                ("predictive coverage", float(np.concatenate(self.within).mean()), low, high)
-            )
+        if self.case.heteroscedastic:
+            claims = [
+                (f"sandwich, {name}", self.coverage("sandwich", range(3), target), low, high)
+                for name, target in (("truth", self.truth), ("least false", self.least_false))
+            ]
+        else:
+            within = float(np.concatenate(self.within).mean())
+            claims = [
+                *((kind, self.coverage(kind, range(3), self.truth), low, high) for kind in KINDS),
+                ("calibration error", self.calibration()[0], 0.0, CALIBRATION),
+                ("predictive intervals", within, low, high),
+            ]
         return [
             f"{self.case.name}: {what} {value:.4f} ({least} to {most}): "
             f"{'met' if least <= value <= most else 'MISSED'}"

@@ -131,7 +131,8 @@ def assert_same_sums(found: InformationSums, expected: InformationSums):
 def test_information_is_that_of_the_formula(seed, sizes, d, k):
     block, frame = random_block(seed, sizes, d), random_frame(seed, d)
     mixture = random_mixture(seed, k, d)
-    found = information_of(block, frame, mixture)
+    with mock.patch.object(uncertainty, "NEGLIGIBLE", 0):
+        found = information_of(block, frame, mixture)
     expected = information_by_loop(block, frame, mixture)
     for mine, theirs in zip((found.observed, found.outer, found.score), expected, strict=True):
         assert_close(mine, theirs)
@@ -159,7 +160,8 @@ def test_information_is_minus_the_second_derivative(k, d):
         ]
         for e in steps
     ]
-    found = information_of(block, frame, mixture)
+    with mock.patch.object(uncertainty, "NEGLIGIBLE", 0):
+        found = information_of(block, frame, mixture)
     assert_close(found.score, np.array(first), 1e-4)
     assert_close(found.observed, -np.array(second), 1e-4)
 
@@ -276,6 +278,18 @@ def test_both_informations_agree_when_the_model_holds(seed):
     np.testing.assert_allclose(ratio, 1, atol=0.08)
 
 
+def test_the_sandwich_sees_noise_that_depends_on_a_covariate():
+    """Noise of variance ``h^2 = (1 + 4 x_0^2) / 5``: ``E[x_0^2 h^2] = 13 / 5``, others 1."""
+    problem = planted(2, [5] * 8000, 2, 2, noise=0.05, separation=3)
+    z, X = np.repeat(problem.labels, 5), problem.block.X
+    mean = problem.intercepts[z] + np.sum(problem.slopes[z] * X, axis=1)
+    y = mean + (problem.block.y - mean) * np.sqrt((1 + 4 * X[:, 0] ** 2) / 5)
+    found, _ = covariances_of(replace(problem, block=replace(problem.block, y=y)))
+    ratio = np.diag(found.sandwich) / np.diag(found.observed)
+    for at in (0, 4):
+        np.testing.assert_allclose(ratio[at : at + 3], [1, 13 / 5, 1], rtol=0.1)
+
+
 def test_the_sandwich_sees_what_tasks_share():
     """Each example of a task given twice: the same evidence, which the model takes for double."""
     problem = planted(6, [3] * 600, 2, 2, noise=0.3, separation=2)
@@ -301,6 +315,19 @@ def test_the_delta_method_is_the_derivative_of_the_users_parameters():
     J = np.array([(user(at + e) - user(at - e)) / (2 * h) for e in h * np.eye(len(at))]).T
     L = np.random.default_rng(0).normal(size=(len(at), len(at)))
     assert_close(covariance_to_user(L @ L.T, frame, mixture), J @ (L @ L.T) @ J.T, 1e-7)
+
+
+@pytest.mark.parametrize("separation", [0.6, 2.0])
+def test_negligible_posteriors_move_no_fourth_digit(separation):
+    problem = planted(3, [6] * 2000, 5, 3, noise=1.0, separation=separation)
+    _, mixture = covariances_of(problem)
+    found = covariances(information_of(problem.block, plain_frame(3), mixture))
+    with mock.patch.object(uncertainty, "NEGLIGIBLE", 0):
+        exact = covariances(information_of(problem.block, plain_frame(3), mixture))
+    for name in ("observed", "sandwich"):
+        errors = [np.sqrt(np.diag(getattr(c, name))) for c in (found, exact)]
+        np.testing.assert_allclose(*errors, rtol=1e-4)
+        assert np.abs(errors[0] - errors[1]).max() > 0  # some were left out
 
 
 def test_single_precision_costs_few_digits():
