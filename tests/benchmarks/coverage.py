@@ -1,6 +1,7 @@
 """Whether confidence intervals, label posteriors and predictive intervals hold what they promise.
 
     python -m tests.benchmarks.coverage --replications 200
+    python -m tests.benchmarks.coverage --large
 
 Each replication draws 1,500 tasks of 3 to 8 examples from three components, fits them, and asks
 which nominal 95 % intervals hold the truth; 1,500 new tasks say whether posteriors are calibrated
@@ -11,11 +12,16 @@ its average kept. Where labels are all but certain, maximum likelihood is still 
 its standard errors suffer. Where components overlap, a wrong model of the noise also moves the
 estimates: they aim at the *least false* parameters (White 1982), found here by a fit of 300,000
 tasks, and that is what any interval around them can be asked to hold.
+
+``--large`` says instead what the uncertainty of larger fits costs, and how many standard errors
+short of the maximum a fit stops.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
+import time
 import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -23,9 +29,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from daskmlr import MixedLinearRegression
-from daskmlr.errors import InformationError
+from daskmlr.errors import ComponentWarning, InformationError
 from daskmlr.kernels.metrics import calibration_error, match_components
-from daskmlr.synthetic import make_truth, simulate_arrays
+from daskmlr.synthetic import make_truth, simulate, simulate_arrays
+from tests.benchmarks import accuracy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -212,12 +219,45 @@ class Tally:
         ]
 
 
+def print_large() -> None:
+    """Seconds, and distance from the maximum, of fits to larger stores."""
+    print("| tasks | k | d | tol | passes | fit, s | last pass, s | uncertainty, s | shortfall |")
+    print("|---" * 9 + "|")
+    small = {"n_components": 3, "n_features": 4, "noise": 0.9, "task_groups": [(200_000, SIZES)]}
+    wide = [
+        {"n_components": c.n_components, "n_features": c.n_features, "noise": c.noise}
+        | {"task_groups": [c.light, c.heavy]}
+        for c in (accuracy.CASES["A"], accuracy.CASES["C"])
+    ]
+    for parameters, tols in [(small, (1e-6, 1e-7, 1e-8)), *((case, (1e-6,)) for case in wide)]:
+        with tempfile.TemporaryDirectory() as folder:
+            tasks = simulate(f"{folder}/tasks", random_state=0, **parameters)
+            for tol in tols:
+                k, start = parameters["n_components"], time.perf_counter()
+                estimator = MixedLinearRegression(k, random_state=0, tol=tol)
+                model = estimator.fit(tasks, client="threads").model_
+                fitted = time.perf_counter()
+                with warnings.catch_warnings(action="ignore", category=ComponentWarning):
+                    shortfall = model.uncertainty(tasks, client="threads").shortfall
+                last = [e["seconds"] for e in model.history if e["stage"] == "refine"][-1]
+                seconds = fitted - start, last, time.perf_counter() - fitted
+                print(
+                    f"| {tasks.n_tasks:,} | {k} | {tasks.n_features} | {tol:g} | {model.n_iter} | "
+                    f"{' | '.join(f'{s:.1f}' for s in seconds)} | {shortfall:.2f} |",
+                    flush=True,
+                )
+
+
 def main(arguments: Iterable[str] | None = None) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--replications", type=int, default=200)
     parser.add_argument("--cases", default="012", help="digits, in the order of the tables")
+    parser.add_argument("--large", action="store_true", help="cost and distance of larger fits")
     asked = parser.parse_args(None if arguments is None else list(arguments))
+    if asked.large:
+        print_large()
+        return
     cases = [CASES[int(digit)] for digit in asked.cases]
     tallies = [Tally(case, case.planted(), case.least_false()) for case in cases]
     for tally in tallies:
