@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from daskmlr.graph.reduce import map_tasks, reduce_tasks
     from daskmlr.ingestion import ingest
     from daskmlr.kernels.blocks import TaskBlock
+    from daskmlr.kernels.outliers import odd_tasks
     from daskmlr.model import Model
     from daskmlr.storage.tasks import TaskStore, open_tasks
     from daskmlr.storage.writing import append_tasks, create_tasks
@@ -37,6 +38,7 @@ __all__ = [
     "ingest",
     "load_truth",
     "map_tasks",
+    "odd_tasks",
     "open_tasks",
     "reduce_tasks",
     "simulate",
@@ -54,6 +56,7 @@ _HOME = {
     "reduce_tasks": "graph.reduce",
     "ingest": "ingestion",
     "TaskBlock": "kernels.blocks",
+    "odd_tasks": "kernels.outliers",
     "Model": "model",
     "TaskStore": "storage.tasks",
     "open_tasks": "storage.tasks",

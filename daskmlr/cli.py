@@ -203,6 +203,7 @@ def info(store: Path, validate: bool, as_json: bool) -> None:
 @click.option("--assignment", type=click.Choice(["soft", "hard"]), default="soft")
 @click.option("--max-iter", type=click.IntRange(min=1), default=100, show_default=True)
 @click.option("--tol", type=float, default=1e-6, show_default=True)
+@click.option("--robust", type=float, metavar="SHARE", help="Most tasks that may be corrupted.")
 @seed_option
 @scheduler
 @as_json
@@ -279,9 +280,18 @@ def update(model: Path, store: Path, out: Path, scheduler: str | None, as_json: 
 @click.argument("model", type=EXISTING)
 @click.argument("store", type=EXISTING)
 @click.argument("out", type=EXISTING)
+@click.option(
+    "--odd-rate",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.01,
+    show_default=True,
+    help="Most of the tasks called odd that may be sound (false discovery rate).",
+)
 @scheduler
 @as_json
-def assign(model: Path, store: Path, out: Path, scheduler: str | None, as_json: bool) -> None:
+def assign(
+    model: Path, store: Path, out: Path, odd_rate: float, scheduler: str | None, as_json: bool
+) -> None:
     """Label every task of STORE by MODEL; write OUT (.parquet or .zarr)."""
     from daskmlr.graph.execute import connect
     from daskmlr.model import Model
@@ -291,9 +301,15 @@ def assign(model: Path, store: Path, out: Path, scheduler: str | None, as_json: 
     fitted = Model.load(model)
     with _progress() as show, connect(scheduler, show) as runner:
         fitted.assign(tasks, out, client=runner)
-    _print({"out": str(out), "tasks": tasks.n_tasks}, as_json, [])
+    odd = report.odd_facts(out, odd_rate, tasks.n_tasks)
+    _print({"out": str(out), "tasks": tasks.n_tasks, **odd}, as_json, [])
     if not as_json:
         click.echo(f"{tasks.n_tasks:,} tasks labelled in {out}.")
+        click.echo(
+            f"{odd['odd_tasks']:,} tasks are odd: no component explains them (false discovery "
+            f"rate {odd_rate:g}"
+            + (f"; p_value up to {odd['odd_p_value']:.3g})." if odd["odd_tasks"] else ").")
+        )
 
 
 @main.command()

@@ -54,8 +54,8 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
         How the first components are found: expectation-maximisation in the subspace, or the
         paper's single linkage of median-of-batches distances.
     n_heavy : int, optional
-        Number of tasks, the largest ones, used for that; by default 256 for each component, fewer
-        if they would not fit in memory.
+        Number of tasks, the largest ones, used for that; by default 256 for each component (1,024
+        if `robust`), fewer if they would not fit in memory.
     n_batches : int
         Batches of a task for the linkage's median.
     n_restarts : int
@@ -70,6 +70,10 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
     sample_split : bool
         Use disjoint thirds of the tasks for subspace, first components and refinement, as the
         paper's proof asks; every task everywhere is more accurate.
+    robust : float, optional
+        Bound of the share of corrupted tasks, below half: up to so many tasks that no component
+        explains are left out of the fit (Kong, Somani, Kakade, Oh, NeurIPS 2020). By default every
+        task counts. Each component should hold a larger share.
     random_state : int, RandomState or None
         Seeds the restarts and the signs of the null; an int makes the fit reproducible to the bit.
 
@@ -86,7 +90,7 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
     subspace_ : ndarray of shape (d + 1, min(k, d + 1))
         Orthonormal directions that span the coefficients, in standardised coordinates.
     log_likelihood_ : float
-        Of all tasks, or of those that refined it with `sample_split`.
+        Of all tasks, or of those that refined it with `sample_split` or `robust`.
     n_iter_ : int
         Refinement passes.
     converged_ : bool
@@ -129,6 +133,7 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
         max_iter: int = 100,
         tol: float = 1e-6,
         sample_split: bool = False,
+        robust: float | None = None,
         random_state: int | np.random.RandomState | None = None,
     ):
         self.n_components = n_components
@@ -141,6 +146,7 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
         self.max_iter = max_iter
         self.tol = tol
         self.sample_split = sample_split
+        self.robust = robust
         self.random_state = random_state
 
     def fit(
@@ -299,6 +305,7 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
             tol=self.tol,
             seed=_seed(self.random_state),
             sample_split=self.sample_split,
+            robust=self.robust,
         )
 
     def _tasks(

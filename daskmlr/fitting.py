@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,8 +11,10 @@ import numpy as np
 from daskmlr import plan, stages
 from daskmlr.diagnostics import Diagnosis, Outcome, Spectrum, diagnose
 from daskmlr.errors import InputError
+from daskmlr.kernels.robust import check_fraction
 from daskmlr.model import Model
 from daskmlr.storage.tasks import source_of
+from daskmlr.trimming import diagnose_trimming, filter_tasks, trim_tasks
 
 if TYPE_CHECKING:
     from daskmlr.graph.execute import Runner
@@ -33,7 +37,12 @@ def fit_tasks(tasks: TaskStore, options: FitOptions, runner: Runner) -> tuple[Mo
     record = stages.RunRecord()
     rng = np.random.default_rng(options.seed)
     spectrum = stages.find_subspace(tasks, options, runner, record, rng)
+    if options.robust is not None:
+        options, spectrum = filter_tasks(tasks, options, spectrum, runner, record, rng)
     found = stages.first_components(tasks, options, spectrum, runner, record, rng)
+    if options.robust is not None:
+        options, mixture = trim_tasks(tasks, options, spectrum, found.mixture, runner, record)
+        found = replace(found, mixture=mixture)
     mixture, sums, converged = stages.refine(
         tasks, options, spectrum, found.mixture, runner, record
     )
@@ -49,6 +58,8 @@ def fit_tasks(tasks: TaskStore, options: FitOptions, runner: Runner) -> tuple[Mo
     )
     evidence = stages.diagnosis_sums(tasks, options, spectrum, sums, mixture, runner, record)
     verdict = diagnose(outcome, spectrum, evidence)
+    if options.robust is not None:
+        diagnose_trimming(verdict, mixture, options, tasks.n_tasks)
     return _model(tasks, spectrum, outcome, verdict, record), verdict
 
 
@@ -90,6 +101,8 @@ def _model(
 
 
 def _check_options(tasks: TaskStore, options: FitOptions) -> None:
+    if options.robust is not None:
+        check_fraction("robust", options.robust)
     k = options.n_components
     if k < 1:
         raise InputError(f"n_components must be at least 1, got {k}")
@@ -107,8 +120,9 @@ def _check_options(tasks: TaskStore, options: FitOptions) -> None:
 
 def _check_memory(tasks: TaskStore, options: FitOptions, runner: Runner) -> None:
     n_threads, limit = runner.worker_resources()
+    n_left_out = math.ceil((options.robust or 0) * tasks.n_tasks)
     for stage, sum_bytes in plan.sum_bytes_of_fit(
-        tasks.n_features, options.n_components, stages.heavy_count(tasks, options)
+        tasks.n_features, options.n_components, stages.heavy_count(tasks, options), n_left_out
     ).items():
         plan.check_memory(
             plan.plan_pass(tasks, sum_bytes), stage=stage, n_threads=n_threads, limit=limit

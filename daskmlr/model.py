@@ -11,6 +11,7 @@ from daskmlr.errors import FeatureMismatchError, InputError
 from daskmlr.graph.reduce import map_tasks
 from daskmlr.kernels.assignment import Mixture, block_log_likelihood, posterior
 from daskmlr.kernels.blocks import Frame, TaskBlock
+from daskmlr.kernels.outliers import tail_probability
 from daskmlr.kernels.predictive import mixture_quantile
 from daskmlr.storage.groups import load_group, save_group
 from daskmlr.uncertainty import Uncertainty, check_level, measure_uncertainty
@@ -201,8 +202,9 @@ class Model:
         -------
         dict or None
             If `out` is None: the task's key; ``label`` (int32), the likeliest component;
-            ``log_likelihood`` (float64) of the task's targets; ``posterior`` of shape
-            (n_tasks, k), float32.
+            ``log_likelihood`` (float64) of the task's targets; ``p_value`` (float64), the
+            probability of a task at least as ill explained (see `odd_tasks`); ``posterior`` of
+            shape (n_tasks, k), float32.
 
         Raises
         ------
@@ -389,8 +391,10 @@ class Model:
 
 def _assign_block(block: TaskBlock, frame: Frame, mixture: Mixture) -> dict[str, NDArray[Any]]:
     shares, log_likelihood = posterior(block_log_likelihood(block, frame, mixture))
+    p_value = tail_probability(log_likelihood, block.sizes, mixture)
     return {
         "label": shares.argmax(axis=1).astype(np.int32),
         "log_likelihood": log_likelihood,
+        "p_value": p_value,
         "posterior": shares.astype(np.float32),
     }

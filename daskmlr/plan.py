@@ -103,11 +103,14 @@ def projected_task_bytes(n_directions: int) -> int:
     return 4 * (n_directions + 2) ** 2
 
 
-def sum_bytes_of_fit(n_features: int, n_components: int, n_heavy: int) -> dict[str, int]:
+def sum_bytes_of_fit(
+    n_features: int, n_components: int, n_heavy: int, n_left_out: int
+) -> dict[str, int]:
     """Bytes of the sum that each stage of a fit carries."""
     r = min(n_components, n_features + 1)
     return {
         "moments": 8 * 3 * (n_features + 2) ** 2,
+        "filter": 16 * n_left_out,
         "heavy": n_heavy * projected_task_bytes(r),
         "refine": 8 * n_components * (n_features + 2) ** 2,
     }

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.table import Table
 
+from daskmlr.kernels.outliers import odd_tasks
+from daskmlr.storage.rows import read_column
+
 if TYPE_CHECKING:
+    import os
+
     from numpy.typing import NDArray
 
     from daskmlr.model import Model
@@ -284,6 +289,13 @@ def interval_table(facts: dict[str, Any]) -> Table:
             table.add_row(str(i) if row == 0 else "", name, *(f"{v:.4g}" for v in figures))
         table.add_section()
     return table
+
+
+def odd_facts(out: str | os.PathLike[str], rate: float, n_tasks: int) -> dict[str, Any]:
+    """Say how many tasks of an assignment are odd at a false discovery rate, and up to which p."""
+    small = np.concatenate([p[p <= rate] for p in read_column(out, "p_value")])
+    odd = small[odd_tasks(small, false_discovery_rate=rate, n_tests=n_tasks)]
+    return {"odd_tasks": len(odd), "odd_p_value": float(odd.max()) if len(odd) else None}
 
 
 def _some(names: list[str], most: int = 8) -> str:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # Projected tasks are kept on the client: this many for each component, in this much memory.
 HEAVY_PER_COMPONENT = 256
+# ... and so many times more in a robust fit: corrupted tasks could be all of the largest.
+ROBUST_HEAVY = 4
 HEAVY_BYTES = 256 * plan.MIB
 # A pooled regression that explains more of the target is worth a second read of the moments.
 POOLED_SHARE = 0.2
@@ -50,10 +52,21 @@ class FitOptions:
     tol: float = 1e-6
     seed: int = 0
     sample_split: bool = False
+    robust: float | None = None
+    excluded: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def part(self, step: int) -> Part | None:
-        """Tasks of the paper's step 0, 1 or 2: disjoint parts if `sample_split`, else all."""
-        return Part(step, 3, self.seed) if self.sample_split else None
+        """Tasks of the paper's step 0, 1 or 2: disjoint parts if `sample_split`, else all.
+
+        Those at the positions `excluded` are in none.
+        """
+        if self.sample_split:
+            return Part(step, 3, self.seed, self.excluded)
+        return Part(0, 1, self.seed, self.excluded) if self.excluded.size else None
+
+    def without(self, excluded: NDArray[np.int64]) -> FitOptions:
+        """Leave out the tasks at some positions, ascending, and only those."""
+        return replace(self, excluded=excluded)
 
 
 @dataclass
@@ -136,6 +149,7 @@ def first_components(
             np.maximum(spectrum.values, spectrum.edge / 4),
             n_restarts=options.n_restarts,
             rng=rng,
+            corrupted=options.robust or 0.0,
         )
 
     found: clustering.Clustering = record.timed("cluster", cluster)
@@ -350,4 +364,5 @@ def heavy_count(tasks: TaskStore, options: FitOptions) -> int:
         return min(options.n_heavy, tasks.n_tasks)
     k = options.n_components
     affordable = HEAVY_BYTES // plan.projected_task_bytes(min(k, tasks.n_features + 1))
-    return min(HEAVY_PER_COMPONENT * k, max(affordable, 2 * k), tasks.n_tasks)
+    wanted = HEAVY_PER_COMPONENT * k * (1 if options.robust is None else ROBUST_HEAVY)
+    return min(wanted, max(affordable, 2 * k), tasks.n_tasks)

@@ -13,8 +13,9 @@ from click.testing import CliRunner
 from daskmlr import create_tasks, load_truth, open_tasks
 from daskmlr.cli import main
 from daskmlr.kernels.metrics import match_components
+from daskmlr.storage.rows import read_column
 
-COMMANDS = ("demo", "simulate", "ingest", "info", "fit", "assign", "predict", "intervals")
+COMMANDS = ("demo", "simulate", "ingest", "info", "fit", "assign", "predict", "intervals", "update")
 
 
 def run(*args):
@@ -93,7 +94,10 @@ def test_info_counts(folder):
 def test_assign(folder, tmp_path, suffix):
     out = tmp_path / f"labels{suffix}"
     result = succeed("assign", folder / "model", folder / "tasks", out, "--json")
-    assert json.loads(result.output)["tasks"] == 2050
+    said = json.loads(result.output)
+    assert said["tasks"] == 2050
+    assert said["odd_tasks"] == 0  # every task follows the model
+    assert said["odd_p_value"] is None
     assert out.is_dir()
 
 
@@ -114,6 +118,31 @@ def test_intervals(folder):
 def test_a_level_that_is_no_probability(folder):
     said = refuse("intervals", folder / "model", folder / "tasks", "--level", 95)
     assert "between 0 and 1, such as 0.95, got 95" in said
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".zarr"])
+def test_assign_counts_the_odd_tasks(folder, tmp_path, suffix):
+    tasks = open_tasks(folder / "tasks")
+    with create_tasks(tmp_path / "odd", feature_names=tasks.feature_names) as writer:
+        for block in map(tasks.read_block, range(tasks.n_blocks)):
+            places = block.first_task + np.arange(block.n_tasks)
+            y = block.y + np.repeat(np.where(places % 50 == 0, 30, 0), block.sizes)
+            writer.write(block.X, y, block.sizes, places)
+    out = tmp_path / f"labels{suffix}"
+    arguments = ("assign", folder / "model", tmp_path / "odd", out, "--odd-rate", 0.001)
+    text = succeed(*arguments).output
+    assert "41 tasks are odd" in text
+    assert "false discovery rate 0.001" in text
+    listed = np.concatenate(list(read_column(out, "p_value"))) <= 1e-6
+    assert np.flatnonzero(listed).tolist() == list(range(0, 2050, 50))
+
+
+def test_a_robust_fit_says_how_many_tasks_it_left_out(folder, tmp_path):
+    arguments = ("--n-components", 2, "--robust", 0.05, "--scheduler", "sync", "--json")
+    said = json.loads(succeed("fit", folder / "tasks", tmp_path / "m", *arguments).output)
+    assert [s["left_out"] for s in said["stages"] if s["stage"] == "odd"][-1] == 0
+    text = refuse("fit", folder / "tasks", tmp_path / "n", "--n-components", 2, "--robust", 0.7)
+    assert "robust bounds the corrupted share and must be between 0 and 0.5, got 0.7" in text
 
 
 def test_a_terminal_sees_progress(folder, tmp_path):

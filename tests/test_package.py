@@ -24,6 +24,7 @@ PUBLIC = [
     "ingest",
     "load_truth",
     "map_tasks",
+    "odd_tasks",
     "open_tasks",
     "reduce_tasks",
     "simulate",

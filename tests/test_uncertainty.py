@@ -107,6 +107,7 @@ def test_intervals_are_wider_for_a_higher_level_and_stay_where_they_can_be(uncer
     assert (wider[1].weights < 1).all()
 
 
+@pytest.mark.filterwarnings("ignore:component 0 holds more than one regression")
 def test_one_component_has_least_squares_errors_and_all_the_weight(easy_tasks):
     found = MixedLinearRegression(1, random_state=0).fit(easy_tasks, client="sync").model_
     uncertainty = found.uncertainty(easy_tasks, client="sync")

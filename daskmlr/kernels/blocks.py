@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -172,24 +172,38 @@ def hash64(keys: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:
 
 @dataclass(frozen=True)
 class Part:
-    """One of several disjoint random parts of the tasks, fixed by the seed and a task's place.
+    """Which tasks count: one of several disjoint random parts, less those that are excluded.
+
+    Random parts are fixed by the seed and a task's place.
 
     Attributes
     ----------
     index, n_parts : int
         Part `index` of `n_parts`.
     seed : int
+    excluded : ndarray of int64
+        Places of tasks that are in no part, ascending.
     """
 
     index: int
     n_parts: int
     seed: int
+    excluded: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def holds(self, start: int, stop: int) -> NDArray[np.bool_]:
         """Whether each of the tasks at places ``start:stop`` is in the part."""
         place = np.arange(start, stop)
-        inside: NDArray[np.bool_] = hash64(place, self.seed) % np.uint64(self.n_parts) == self.index
+        inside: NDArray[np.bool_] = ~self.excludes(start, stop)
+        if self.n_parts > 1:
+            inside &= hash64(place, self.seed) % np.uint64(self.n_parts) == self.index
         return inside
+
+    def excludes(self, start: int, stop: int) -> NDArray[np.bool_]:
+        """Whether each of the tasks at places ``start:stop`` is excluded."""
+        outside = np.zeros(stop - start, dtype=bool)
+        first, last = np.searchsorted(self.excluded, [start, stop])
+        outside[self.excluded[first:last] - start] = True
+        return outside
 
 
 def tasks_in(part: Part | None, block: TaskBlock) -> NDArray[np.bool_]:
@@ -197,6 +211,14 @@ def tasks_in(part: Part | None, block: TaskBlock) -> NDArray[np.bool_]:
     if part is None:
         return np.ones(block.n_tasks, dtype=bool)
     return part.holds(block.first_task, block.first_task + block.n_tasks)
+
+
+def rows_not_excluded(part: Part | None, block: TaskBlock) -> NDArray[np.bool_] | None:
+    """Whether each row's task is not excluded, whichever part it is in; None if all are so."""
+    if part is None:
+        return None
+    outside = part.excludes(block.first_task, block.first_task + block.n_tasks)
+    return np.repeat(~outside, block.sizes) if outside.any() else None
 
 
 def segment_matrix(

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 MIN_RESTARTS = 3
 # Restarts agree when an example's likelihoods differ by less than so many tolerances.
 AGREEMENT = 10
+# Corrupted tasks may be more frequent among the largest: so many times their share is left out.
+TRIM = 2.0
+MAX_TRIM = 0.25
 # Components are the same when they are closer than this share of the noise's deviation.
 SAME_COMPONENT = 0.1
 # A search is run this much coarser than the fit it ends with.
@@ -57,6 +60,32 @@ class Clustering:
     agreed: bool
 
 
+@dataclass(frozen=True)
+class _Trust:
+    """What a search does against corrupted tasks; nothing if there are none.
+
+    Attributes
+    ----------
+    trim : float
+        Share of the tasks, the worst explained, that do not count.
+    least : float
+        A component of less weight could be made of corrupted tasks alone.
+    """
+
+    trim: float
+    least: float
+
+    @classmethod
+    def against(cls, corrupted: float, n_tasks: int) -> _Trust:
+        """Trust what holds more than the bound, up to two standard deviations."""
+        trim = min(TRIM * corrupted, MAX_TRIM)
+        return cls(trim, corrupted / (1 - trim) + 2 * float(np.sqrt(corrupted / n_tasks)))
+
+    def holds(self, mixture: Mixture) -> bool:
+        """Whether every component can be trusted."""
+        return bool(mixture.weights.min() >= self.least)
+
+
 def cluster_by_em(
     tasks: ProjectedTasks,
     n_components: int,
@@ -64,6 +93,7 @@ def cluster_by_em(
     *,
     n_restarts: int,
     rng: np.random.Generator,
+    corrupted: float = 0.0,
     max_iter: int = 100,
     tol: float = 1e-6,
 ) -> Clustering:
@@ -85,6 +115,10 @@ def cluster_by_em(
     n_restarts : int
         At most.
     rng : numpy Generator
+    corrupted : float
+        Bound of the share of corrupted tasks. If not zero, the worst explained tasks count in no
+        step and no likelihood, and restarts whose every component holds more than corrupted
+        tasks alone could come first.
     max_iter : int
     tol : float
         Stops when the mean log-likelihood of an example gains less.
@@ -102,17 +136,18 @@ def cluster_by_em(
             f"{n_components} components need at least as many tasks with two examples or more, "
             f"got {n}"
         )
+    trust = _Trust.against(corrupted, n)
     estimates = _ridge_estimates(tasks, prior_variance)
     results: list[tuple[Mixture, float]] = []
     agreement = AGREEMENT * COARSE * tol * tasks.size.sum()
     while len(results) < n_restarts and not (
-        len(results) >= MIN_RESTARTS and _agree(results, agreement)
+        len(results) >= MIN_RESTARTS and _agree(results, agreement) and trust.holds(results[0][0])
     ):
-        seeds = _seed(estimates, tasks.size, n_components, rng)
+        seeds = _seed(estimates, tasks.size, n_components, trust.trim, rng)
         mixture = _start_from(tasks, estimates[seeds])
-        mixture = _search(tasks, mixture, estimates, rng, max_iter, COARSE * tol)
-        results.append(run_em(tasks, mixture, max_iter=max_iter, tol=tol))
-        results.sort(key=lambda result: -result[1])
+        mixture = _search(tasks, mixture, estimates, trust, rng, max_iter, COARSE * tol)
+        results.append(run_em(tasks, mixture, max_iter=max_iter, tol=tol, trim=trust.trim))
+        results.sort(key=lambda result: (not trust.holds(result[0]), -result[1]))
     return Clustering(
         results[0][0],
         np.array([value for _, value in results]),
@@ -153,28 +188,34 @@ def _search(
     tasks: ProjectedTasks,
     mixture: Mixture,
     estimates: NDArray[np.float64],
+    trust: _Trust,
     rng: np.random.Generator,
     max_iter: int,
     tol: float,
 ) -> Mixture:
-    """Replace components one by one while that raises the likelihood.
+    """Replace components one by one while that raises the likelihood, or makes them trusted.
 
     The swap of Lattanzi and Sohler (2019, "A better k-means++ algorithm via local search"), with
     likelihoods for distances.
     """
     n_rows = tasks.size.sum()
-    mixture, value = run_em(tasks, mixture, max_iter=max_iter, tol=tol)
+    trim = trust.trim
+    mixture, value = run_em(tasks, mixture, max_iter=max_iter, tol=tol, trim=trim)
     if mixture.n_components == 1:
         return mixture
     failures = 0
     while failures < MAX_FAILURES:
-        loss = absorption_loss(expectation(tasks, mixture).posterior, mixture.weights)
-        cheapest = np.argsort(loss.min(axis=1))[: MAX_FAILURES - failures]
+        now = expectation(tasks, mixture, trim=trim)
+        loss = absorption_loss(now.posterior[now.counted], mixture.weights)
+        untrusted = mixture.weights < trust.least
+        order = np.lexsort((loss.min(axis=1), ~untrusted))
+        cheapest = order[: MAX_FAILURES - failures]
         for leaving in cheapest:
             rest = _without(mixture, leaving, int(loss[leaving].argmin()))
-            trial = _with_sprout(tasks, rest, estimates, rng)
-            found, reached = run_em(tasks, trial, max_iter=max_iter, tol=tol)
-            if reached > value + tol * n_rows:
+            trial = _with_sprout(tasks, rest, estimates, trim, rng)
+            found, reached = run_em(tasks, trial, max_iter=max_iter, tol=tol, trim=trim)
+            gained = trust.holds(found) - trust.holds(mixture)
+            if gained > 0 or (gained == 0 and reached > value + tol * n_rows):
                 mixture, value, failures = found, reached, 0
                 break
             failures += 1
@@ -193,6 +234,7 @@ def _with_sprout(
     tasks: ProjectedTasks,
     mixture: Mixture,
     estimates: NDArray[np.float64],
+    trim: float,
     rng: np.random.Generator,
 ) -> Mixture:
     """One component more, grown where the mixture explains the tasks worst.
@@ -200,7 +242,7 @@ def _with_sprout(
     Many are grown at once, each against the mixture as it stands, from the ridge estimates of
     tasks drawn by how much they are off; the one that raises the likelihood most is taken.
     """
-    now = expectation(tasks, mixture)
+    now = expectation(tasks, mixture, trim=trim)
     sprouts = Mixture(
         estimates[_worst_explained(tasks, mixture, now, rng)],
         np.full(N_SPROUTS, np.median(mixture.noise_variance)),
@@ -209,8 +251,8 @@ def _with_sprout(
     for _ in range(GROWTH_STEPS):
         joint = joint_log_likelihood(projected_rss(tasks, sprouts.coef), tasks.size, sprouts)
         both = np.logaddexp(np.log1p(-sprouts.weights) + now.log_likelihood[:, None], joint)
-        grown = maximise(tasks, np.exp(joint - both))
-        gain = both.sum(axis=0)
+        grown = maximise(tasks, np.exp(joint - both) * now.counted[:, None])
+        gain = both[now.counted].sum(axis=0)
         best = int(gain.argmax())
         sprouts = Mixture(grown.coef, grown.noise_variance, np.clip(grown.weights, 1e-6, 0.5))
     share = sprouts.weights[best]
@@ -226,7 +268,7 @@ def _worst_explained(
 ) -> NDArray[np.int64]:
     """Draw tasks, large ones and those with too large residuals more often."""
     expected = (now.posterior * (now.rss / mixture.noise_variance)).sum(axis=1)
-    odds = np.maximum(expected - tasks.size, 0) * tasks.size
+    odds = np.maximum(expected - tasks.size, 0) * tasks.size * now.counted
     total = odds.sum()
     chances = odds / total if total > 0 else None
     drawn: NDArray[np.int64] = rng.choice(len(odds), size=N_SPROUTS, p=chances)
@@ -268,6 +310,7 @@ def _seed(
     estimates: NDArray[np.float64],
     sizes: NDArray[np.int64],
     n_components: int,
+    trim: float,
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
     """k-means++ (Arthur and Vassilvitskii 2007), tasks weighted by their number of examples."""
@@ -277,6 +320,8 @@ def _seed(
     for _ in range(n_components - 1):
         latest = ((estimates - estimates[chosen[-1]]) ** 2).sum(axis=1)
         closest = np.minimum(closest, latest)
+        if trim:  # an outlier is far, and a useless seed: none is likelier than the bulk's farthest
+            closest = np.minimum(closest, np.quantile(closest, 1 - trim))
         odds = closest * sizes
         total = odds.sum()
         odds = odds / total if total > 0 else np.full(n, 1 / n)

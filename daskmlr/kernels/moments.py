@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from daskmlr.errors import InputError
-from daskmlr.kernels.blocks import hash64, segment_matrix, tasks_in
+from daskmlr.kernels.blocks import hash64, rows_not_excluded, segment_matrix, tasks_in
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +37,7 @@ class Moments:
     Attributes
     ----------
     gram : ndarray of shape (d + 2, d + 2), float64
-        ``sum [a, r] [a, r]^T`` over every example.
+        ``sum [a, r] [a, r]^T`` over every example, but those of excluded tasks.
     cross : ndarray of shape (d + 1, d + 1), float64
         Weighted sum of ``M`` over the tasks with two examples or more.
     null : ndarray of shape (d + 1, d + 1), float64
@@ -106,7 +106,7 @@ def moments_from_block(
     seed : int
         Of the random signs of the null.
     part : Part, optional
-        Only its tasks count for `cross` and `null`.
+        Only its tasks count for `cross` and `null`; excluded ones do not count for `gram` either.
 
     Raises
     ------
@@ -133,7 +133,9 @@ def moments_from_block(
     pairs = 0.0
     for piece in block.pieces():
         rows = frame.augment(piece)
-        gram += rows.T @ rows
+        included = rows_not_excluded(part, piece)
+        sound = rows if included is None else rows[included]
+        gram += sound.T @ sound
         sizes = piece.sizes
         weight = np.where(tasks_in(part, piece), task_weight(sizes, signal_share), 0.0)
         root = np.repeat(np.sqrt(weight), sizes) * rows[:, -1]

@@ -7,13 +7,14 @@ tasks, so that a search over them can afford many runs of expectation-maximisati
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from daskmlr.errors import InputError
 from daskmlr.kernels.assignment import Mixture, joint_log_likelihood, posterior
+from daskmlr.kernels.outliers import worst_explained
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -150,21 +151,32 @@ class Expectation:
         Of the projected tasks.
     rss : ndarray of shape (n, k), float64
         Residual sum of squares of every task under every component.
+    counted : ndarray of shape (n,), bool
+        Whether the task counts: posterior and log-likelihood of one that does not are zero.
     """
 
     posterior: NDArray[np.float64]
     log_likelihood: NDArray[np.float64]
     rss: NDArray[np.float64]
+    counted: NDArray[np.bool_]
 
 
-def expectation(tasks: ProjectedTasks, mixture: Mixture) -> Expectation:
-    """Posteriors and likelihoods of the tasks."""
+def expectation(tasks: ProjectedTasks, mixture: Mixture, *, trim: float = 0.0) -> Expectation:
+    """Posteriors and likelihoods of the tasks, without a share `trim`, the worst explained.
+
+    The trimmed likelihood (Neykov, Filzmoser, Dimova, Neytchev 2007) is that of the others.
+    """
     rss = projected_rss(tasks, mixture.coef)
-    return Expectation(*posterior(joint_log_likelihood(rss, tasks.size, mixture)), rss)
+    shares, log_likelihood = posterior(joint_log_likelihood(rss, tasks.size, mixture))
+    counted = np.ones(len(rss), dtype=bool)
+    if trim:
+        counted[worst_explained(rss, tasks.size, mixture)[: int(trim * len(rss))]] = False
+        shares[~counted], log_likelihood[~counted] = 0, 0
+    return Expectation(shares, log_likelihood, rss, counted)
 
 
 def run_em(
-    tasks: ProjectedTasks, mixture: Mixture, *, max_iter: int, tol: float
+    tasks: ProjectedTasks, mixture: Mixture, *, max_iter: int, tol: float, trim: float = 0.0
 ) -> tuple[Mixture, float]:
     """Expectation-maximisation until the mean log-likelihood of an example gains less than `tol`.
 
@@ -172,18 +184,20 @@ def run_em(
     -------
     mixture : Mixture
     log_likelihood : float
-        Of all tasks at `mixture`.
+        Of all tasks that count, at `mixture`.
     """
     n_rows = tasks.size.sum()
     best = -np.inf
     for _ in range(max_iter):
-        now = expectation(tasks, mixture)
+        now = expectation(tasks, mixture, trim=trim)
         value = float(now.log_likelihood.sum())
         if value - best < tol * n_rows:
             return mixture, value
         best = value
         mixture = maximise(tasks, now.posterior)
-    return mixture, float(expectation(tasks, mixture).log_likelihood.sum())
+        if trim:
+            mixture = replace(mixture, weights=mixture.weights / now.counted.mean())
+    return mixture, float(expectation(tasks, mixture, trim=trim).log_likelihood.sum())
 
 
 def projected_rss(tasks: ProjectedTasks, coef: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
@@ -23,8 +24,6 @@ from daskmlr.storage.publish import (
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator
-
-    import numpy as np
 
 KIND = "daskmlr-rows"
 FORMAT_VERSION = 1
@@ -136,6 +135,34 @@ def finish_rows(staging: str, out: str | os.PathLike[str], n_parts: int) -> None
 def abandon_rows(staging: str) -> None:
     """Remove what was written."""
     shutil.rmtree(staging, ignore_errors=True)
+
+
+def read_column(path: str | os.PathLike[str], name: str) -> Iterator[np.ndarray]:
+    """Yield a column of numbers of a published table, in order, a chunk at a time.
+
+    Raises
+    ------
+    StoreError
+        If the table has no such column.
+    """
+    table = Path(path)
+    if table.suffix == ".zarr":
+        group = zarr.open_group(str(table), mode="r")
+        columns = group.attrs[ATTRIBUTE]["columns"]
+    else:
+        parts = sorted(table.glob("*.parquet"))
+        columns = pq.read_schema(parts[0]).names
+    if name not in columns:
+        raise StoreError(f"no column {name!r} in {path}: it has {', '.join(columns)}")
+    if table.suffix == ".zarr":
+        array: Any = group[name]
+        for start in range(0, array.shape[0], ZARR_CHUNK):
+            yield np.asarray(array[start : start + ZARR_CHUNK])
+        return
+    for part in parts:
+        with pq.ParquetFile(part) as file:
+            for batch in file.iter_batches(batch_size=ZARR_CHUNK, columns=[name]):
+                yield batch.column(0).to_numpy()
 
 
 def _part(folder: Path, part: int) -> Path:

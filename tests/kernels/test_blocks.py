@@ -12,6 +12,7 @@ from daskmlr.kernels.blocks import (
     Part,
     TaskBlock,
     hash64,
+    rows_not_excluded,
     rows_of_tasks,
     segment_matrix,
     task_of_row,
@@ -196,6 +197,32 @@ def test_parts_are_of_equal_size_and_independent_between_seeds(seed):
     first, second = Part(0, 3, seed).holds(0, n), Part(0, 3, seed + 1).holds(0, n)
     assert abs(first.sum() - n / 3) < 5 * np.sqrt(n * 2 / 9)
     assert abs((first & second).sum() - n / 9) < 5 * np.sqrt(n * 8 / 81)
+
+
+@laws
+@given(
+    start=st.integers(0, 10**9),
+    n=st.integers(0, 30),
+    offsets=st.sets(st.integers(-5, 35)),
+    parts=st.integers(1, 3),
+    seed=seeds,
+)
+def test_excluded_tasks_are_in_no_part_and_others_stay(start, n, offsets, parts, seed):
+    excluded = np.array(sorted(start + o for o in offsets), dtype=np.int64)
+    for index in range(parts):
+        part = Part(index, parts, seed, excluded)
+        outside = np.isin(np.arange(start, start + n), excluded)
+        np.testing.assert_array_equal(part.excludes(start, start + n), outside)
+        before = Part(index, parts, seed).holds(start, start + n)
+        np.testing.assert_array_equal(part.holds(start, start + n), before & ~outside)
+
+
+def test_rows_of_excluded_tasks_are_found_in_any_part():
+    block = random_block(0, [2, 0, 1, 3], 1, first_task=10)
+    for part in (None, Part(1, 3, 0), Part(0, 1, 0, np.array([9, 14]))):
+        assert rows_not_excluded(part, block) is None
+    rows = rows_not_excluded(Part(1, 3, 0, np.array([10, 12])), block)
+    assert rows.tolist() == [False, False, False, True, True, True]
 
 
 def test_every_task_counts_without_a_part():

@@ -22,7 +22,13 @@ from daskmlr.errors import (
     StoreError,
 )
 from daskmlr.storage import rows
-from daskmlr.storage.rows import abandon_rows, finish_rows, start_rows, write_rows_part
+from daskmlr.storage.rows import (
+    abandon_rows,
+    finish_rows,
+    read_column,
+    start_rows,
+    write_rows_part,
+)
 from daskmlr.storage.tasks import open_tasks
 
 
@@ -296,3 +302,16 @@ def test_a_full_disk(small_disk, suffix):
             finish_rows(staging, out, 1)
     abandon_rows(staging)
     assert list(small_disk.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".zarr"])
+@pytest.mark.parametrize("at_once", [3, 100])
+def test_a_column_is_read_back_in_order(tmp_path, suffix, at_once, monkeypatch):
+    out = tmp_path / f"t{suffix}"
+    n = write(out, [5, 11, 4], order=[2, 0, 1])
+    monkeypatch.setattr(rows, "ZARR_CHUNK", at_once)
+    parts = list(read_column(out, "posterior_1"))
+    assert max(map(len, parts)) <= at_once
+    np.testing.assert_array_equal(np.concatenate(parts), np.arange(n) / 7)
+    with pytest.raises(StoreError, match=r"no column 'p_value' in .*: it has task, label"):
+        next(read_column(out, "p_value"))
