@@ -212,13 +212,13 @@ def covariances(information: Information) -> Covariances:
     scale = np.sqrt(np.where(diagonal > 0, diagonal, 1))
     scaled = information.observed / np.outer(scale, scale)
     factor, failed = scipy.linalg.lapack.dpotrf(scaled, lower=1)
-    if failed or scipy.linalg.lapack.dpocon(factor, np.linalg.norm(scaled, 1), uplo="L")[0] < (
-        SINGULAR
-    ):
+    rcond = scipy.linalg.lapack.dpocon(factor, np.linalg.norm(scaled, 1), uplo="L")[0]
+    if failed or rcond < SINGULAR:
         raise _singular(scaled, information.mass)
-    inverse = scipy.linalg.cho_solve((factor, True), np.eye(len(scale)))
+    # the triangle below the diagonal holds the inverse, the one above is zero
+    inverse = scipy.linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)[0]
+    inverse += np.tril(inverse, -1).T
     inverse /= np.outer(scale, scale)
-    inverse = (inverse + inverse.T) / 2
     step = (inverse @ information.score) / np.sqrt(np.diag(inverse))
     sandwich = inverse @ information.outer @ inverse
     return Covariances(inverse, (sandwich + sandwich.T) / 2, float(np.abs(step).max()))
