@@ -107,13 +107,14 @@ def test_intervals_are_wider_for_a_higher_level_and_stay_where_they_can_be(uncer
     assert (wider[1].weights < 1).all()
 
 
-@pytest.mark.filterwarnings("ignore:component 0 holds more than one regression")
-def test_one_component_has_least_squares_errors_and_all_the_weight(easy_tasks):
-    found = MixedLinearRegression(1, random_state=0).fit(easy_tasks, client="sync").model_
-    uncertainty = found.uncertainty(easy_tasks, client="sync")
-    blocks = [easy_tasks.read_block(i) for i in range(easy_tasks.n_blocks)]
-    A = np.concatenate([np.column_stack([np.ones(b.n_rows), b.X]) for b in blocks])
-    expected = np.sqrt(np.diag(np.linalg.inv(A.T @ A)) * found.noise_variance[0])
+def test_one_component_has_least_squares_errors_and_all_the_weight():
+    X, y, groups, _ = simulate_arrays(
+        n_components=1, n_features=3, task_groups=[(400, (1, 9))], random_state=0, dtype="float64"
+    )
+    found = MixedLinearRegression(1, random_state=0).fit(X, y, groups=groups, client="sync")
+    uncertainty = found.uncertainty(X, y, groups=groups, client="sync")
+    A = np.column_stack([np.ones(len(X)), X])
+    expected = np.sqrt(np.diag(np.linalg.inv(A.T @ A)) * found.noise_variance_[0])
     errors = uncertainty.standard_errors("observed")
     np.testing.assert_allclose(errors.intercept, expected[:1], rtol=1e-6)
     np.testing.assert_allclose(errors.coef[0], expected[1:], rtol=1e-6)
