@@ -1,0 +1,1 @@
+"""Other programs and plain baselines on the same tables."""
