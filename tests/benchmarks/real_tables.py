@@ -89,12 +89,12 @@ class Ridge:
         return self._predict(support, query, self.penalty)
 
     def _predict(self, support: Table, query: Table, penalty: np.ndarray) -> np.ndarray:
-        A, left = support.A, support.y - support.A @ self.centre
+        A, left = support.design, support.y - support.design @ self.centre
         outer = A[:, :, None] * A[:, None, :]
         gram = np.add.reduceat(outer, support.starts) + np.diag(penalty)
         cross = np.add.reduceat(A * left[:, None], support.starts)
         step = np.linalg.solve(gram, cross[:, :, None])[:, :, 0]
-        found: np.ndarray = (query.A * (self.centre + step[query.groups])).sum(axis=1)
+        found: np.ndarray = (query.design * (self.centre + step[query.groups])).sum(axis=1)
         return found
 
 
@@ -105,7 +105,7 @@ def rmse(table: Table, predicted: np.ndarray) -> float:
 def predict_mixture(mixture: Mixture, split: Split) -> np.ndarray:
     """Posterior mean, the same for every program's parameters."""
     shares = posterior(split.support, mixture)[split.query.groups]
-    mean: np.ndarray = (shares * (split.query.A @ mixture.coef.T)).sum(axis=1)
+    mean: np.ndarray = (shares * (split.query.design @ mixture.coef.T)).sum(axis=1)
     return mean
 
 
@@ -132,10 +132,10 @@ def score_split(table: Table, seed: int, limit: float) -> dict[str, float]:
     rng = np.random.default_rng(seed)
     split = split_tasks(table, rng)
     train, support, query = split.train, split.support, split.query
-    pooled = lstsq(train.A, train.y)[0]
+    pooled = lstsq(train.design, train.y)[0]
     mean = np.append(train.y.mean(), np.zeros(train.X.shape[1]))
     found = {
-        "pooled": rmse(query, query.A @ pooled),
+        "pooled": rmse(query, query.design @ pooled),
         "own ridge": rmse(query, Ridge(train, mean, rng).predict(support, query)),
         "shrunk to pooled": rmse(query, Ridge(train, pooled, rng).predict(support, query)),
     }
@@ -219,7 +219,8 @@ def main(arguments: Iterable[str] | None = None) -> None:
         "| flexmix's starts | its seconds |\n" + "|---" * 8 + "|"
     )
     print(*fits, sep="\n")
-    print(*(f"{name}, {count} fits warned: {text}" for (name, text), count in notes.items()), sep="\n")
+    for (name, text), count in notes.items():
+        print(f"{name}, {count} fits warned: {text}")
 
 
 if __name__ == "__main__":

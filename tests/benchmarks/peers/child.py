@@ -1,6 +1,6 @@
 """One fit in a process of its own, so that its peak memory is its own.
 
-    python -m tests.benchmarks.peers.child <method> <folder> <k> <seed>
+python -m tests.benchmarks.peers.child <method> <folder> <k> <seed>
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class TaskSums:
 
     @classmethod
     def of(cls, table: Table) -> TaskSums:
-        rows = np.column_stack([table.A, table.y])
+        rows = np.column_stack([table.design, table.y])
         mean, scale = rows.mean(axis=0), rows.std(axis=0)
         mean[0], scale[0] = 0, 1
         to_white = np.diag(1 / scale)

@@ -27,10 +27,8 @@ class Mixture:
 
 def joint(table: Table, mixture: Mixture) -> np.ndarray:
     """``log p_l + sum_j log N(y_j; a_j w_l, s_l^2)`` of every task and component."""
-    squares = (table.y[:, None] - table.A @ mixture.coef.T) ** 2
-    density = -0.5 * (
-        squares / mixture.noise_variance + np.log(2 * np.pi * mixture.noise_variance)
-    )
+    squares = (table.y[:, None] - table.design @ mixture.coef.T) ** 2
+    density = -0.5 * (squares / mixture.noise_variance + np.log(2 * np.pi * mixture.noise_variance))
     with np.errstate(divide="ignore"):
         log_weights = np.log(mixture.weights)
     total: np.ndarray = np.add.reduceat(density, table.starts, axis=0) + log_weights

@@ -43,7 +43,7 @@ class Table:
         return np.searchsorted(self.groups, np.arange(self.n_tasks))
 
     @property
-    def A(self) -> np.ndarray:
+    def design(self) -> np.ndarray:
         """Covariates with a leading 1."""
         return np.column_stack([np.ones(len(self.X)), self.X])
 
