@@ -121,7 +121,7 @@ def main() -> None:
             f"{i + 1:4d}  {waves.frequency[i]:9.3f}  {waves.phase[i]:5.3f}  {error[i]:5.3f}"
             f"  {closest[i]:25.3f}"
         )
-    n_found = int((error < closest / 4).sum())
+    n_found = int((error < closest / 3).sum())
     agree = (np.argsort(match)[model.labels_] == labels).mean()
     print(f"{n_found} of {K} found; label right for {agree:.3f} of the tasks")
     draw_picture(options.picture, truth, found[match], error)

@@ -3,8 +3,9 @@
     python -m tests.benchmarks.peers --seeds 0-4
 
 Every method gets the same table and the number of components; the likelihood is computed from its
-parameters by one function. On planted tables *found* counts the seeds in which every true component
-has an estimate nearer than half the smallest distance between true components.
+parameters by one function, and seconds are the processor's, so that other work on the machine does
+not count. On planted tables *found* counts the seeds in which every true component has an estimate
+nearer than half the smallest distance between true components.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tables", nargs="+", choices=[*PLANTED, *REAL], default=[*PLANTED, *REAL])
     parser.add_argument("--seeds", type=seeds_argument, default=range(5))
-    parser.add_argument("--limit", type=float, default=300, help="seconds of flexmix per fit")
+    parser.add_argument("--limit", type=float, default=300, help="processor seconds of flexmix")
     parser.add_argument("--components", type=int, nargs="+", default=REAL_COMPONENTS)
     asked = parser.parse_args(None if arguments is None else list(arguments))
     if not shutil.which("Rscript"):

@@ -23,7 +23,7 @@ METHODS = {"daskmlr": fit_daskmlr, "em": fit_em, "k-means": fit_kmeans}
 
 @dataclass(frozen=True)
 class Run:
-    """A mixture; seconds of the fit alone; MiB its process grew by in the fit; its warnings."""
+    """A mixture; processor seconds of the fit, MiB the process grew by in it, its warnings."""
 
     mixture: Mixture
     seconds: float
@@ -48,11 +48,11 @@ def run_child(method: str, folder: Path, k: int, seed: int) -> Run:
 
 def main(method: str, folder: str, k: str, seed: str) -> None:
     table = Table.load(Path(folder))
-    resident, began = resident_memory("VmRSS"), time.perf_counter()
+    resident, began = resident_memory("VmRSS"), time.process_time()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         mixture = METHODS[method](table, int(k), int(seed))
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     np.savez(
         Path(folder) / f"{method}.npz",
         coef=mixture.coef, noise_variance=mixture.noise_variance, weights=mixture.weights,

@@ -14,14 +14,15 @@ resident <- function(which) {
   as.numeric(gsub("[^0-9]", "", line)) / 1024
 }
 before <- resident("VmRSS")
-began <- proc.time()[["elapsed"]]
+used <- function() sum(proc.time()[c("user.self", "sys.self")])
+began <- used()
 best <- -Inf
 for (start in seq_len(starts)) {
   fit <- tryCatch(
     flexmix(wanted, data = table, k = k, control = list(minprior = 0, iter.max = 500)),
     error = function(problem) NULL
   )
-  seconds <- proc.time()[["elapsed"]] - began
+  seconds <- used() - began
   value <- if (is.null(fit)) NA else as.numeric(logLik(fit))
   cat(start, seconds, value, "\n", file = file.path(folder, "starts.txt"), append = start > 1)
   if (!is.na(value) && value > best) {

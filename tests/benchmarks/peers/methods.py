@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +130,7 @@ def fit_oracle(table: Table, labels: np.ndarray, k: int) -> Mixture:
 
 @dataclass(frozen=True)
 class FlexmixRun:
-    """Its likeliest start; starts that ended, that failed; seconds; MiB it grew by."""
+    """Its likeliest start; starts that ended, that failed; processor seconds; MiB it grew by."""
 
     mixture: Mixture | None
     finished: int
@@ -140,16 +142,17 @@ class FlexmixRun:
 def fit_flexmix(
     folder: Path, k: int, seed: int, *, limit: float, starts: int = STARTS
 ) -> FlexmixRun:
-    """Fit the table saved in `folder`; what has ended after `limit` seconds counts."""
+    """Fit the table saved in `folder`; what has ended after `limit` processor seconds counts."""
     command = ["Rscript", "--vanilla", SCRIPT, folder, str(k), str(starts), str(seed)]
     for name in ("flexmix.csv", "starts.txt", "growth.txt"):
         (folder / name).unlink(missing_ok=True)
-    try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=limit)
-    except subprocess.TimeoutExpired:
-        pass
-    except subprocess.CalledProcessError as failed:
-        raise RuntimeError(f"flexmix stopped: {failed.stderr}") from failed
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_CPU, (int(limit), int(limit) + 1))
+
+    run = subprocess.run(command, capture_output=True, text=True, preexec_fn=limited)
+    if run.returncode not in (0, -signal.SIGXCPU, -signal.SIGKILL):
+        raise RuntimeError(f"flexmix stopped: {run.stderr}")
     ended, best, growth = (folder / name for name in ("starts.txt", "flexmix.csv", "growth.txt"))
     lines = [line.split() for line in ended.read_text().splitlines()] if ended.exists() else []
     mixture = None
