@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 # Tasks of uncertain label share a little of the wrong component; two regressions share far more.
 MERGED = 2.0
+# Of squared coefficients: less is not seen in float32 data.
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def diagnose(outcome: Outcome, spectrum: Spectrum, sums: DiagnosisSums) -> Diagn
             "nearest_component": nearest_components(mixture, spectrum).tolist(),
             "merging_loss": sums.merging_loss.tolist(),
             "component_price": float(price),
-            "components_of_several": int(np.count_nonzero(signal > MERGED * edge)),
+            "components_of_several": int(np.count_nonzero(_of_several(mixture, signal, edge))),
             "residual_signal": signal.tolist(),
             "residual_signal_edge": edge.tolist(),
             **_information_criteria(outcome, sums.entropy),
@@ -225,10 +227,18 @@ def _diagnose_components(
         )
 
 
+def _of_several(
+    mixture: Mixture, signal: NDArray[np.float64], edge: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Whether each component holds more than one regression; rounding does not count."""
+    rounding = ROUNDING * np.square(mixture.coef).sum(axis=1).max()
+    return signal > np.maximum(MERGED * edge, rounding)
+
+
 def warn_of_merged(result: Diagnosis, mixture: Mixture, sums: DiagnosisSums) -> None:
     """Warn of components that hold more than one regression."""
     signal, edge = residual_signal(sums)
-    for j in np.flatnonzero(signal > MERGED * edge).tolist():
+    for j in np.flatnonzero(_of_several(mixture, signal, edge)).tolist():
         result.warn(
             ComponentWarning,
             f"component {j} holds more than one regression: the coefficients of its tasks differ "
