@@ -117,7 +117,7 @@ def _state(model: Model) -> tuple[Frame, Mixture, ComponentSums]:
     if abs(counted - model.n_tasks) > 0.5:
         raise InputError(
             f"the model was fitted on {counted:.0f} of the {model.n_tasks} tasks of its store, "
-            "and only one that was fitted on all can be updated: fit without sample_split"
+            "and only one that was fitted on all can be updated: fit without sample_split, robust"
         )
     frame = Frame(model.shift, model.scale, model.offset)
     coef = frame.from_user(model.coef, model.intercept)
