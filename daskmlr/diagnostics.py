@@ -232,7 +232,8 @@ def _of_several(
 ) -> NDArray[np.bool_]:
     """Whether each component holds more than one regression; rounding does not count."""
     rounding = ROUNDING * np.square(mixture.coef).sum(axis=1).max()
-    return signal > np.maximum(MERGED * edge, rounding)
+    several: NDArray[np.bool_] = signal > np.maximum(MERGED * edge, rounding)
+    return several
 
 
 def warn_of_merged(result: Diagnosis, mixture: Mixture, sums: DiagnosisSums) -> None:
