@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, check_X_y
 
+from daskmlr.arguments import column_names, numbers
 from daskmlr.errors import InputError
 from daskmlr.fitting import fit_tasks
 from daskmlr.graph.execute import connect
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from daskmlr.arguments import Support
     from daskmlr.graph.execute import ClientLike
-    from daskmlr.model import Model, Support
+    from daskmlr.model import Model
     from daskmlr.uncertainty import Uncertainty
 
 PAIRS = {"all": 0, "split": 2}
@@ -331,10 +333,17 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
                 f"got y={'None' if y is None else 'given'}, "
                 f"groups={'None' if groups is None else 'given'}"
             )
-        columns = getattr(X, "columns", None)
-        names = feature_names if columns is None else [str(name) for name in columns]
-        rows, targets = check_X_y(X, y, dtype=(np.float64, np.float32), y_numeric=True)
-        return write_arrays(path, rows, targets, groups, feature_names=names)
+        names = column_names(X) or feature_names
+        own = {"target_name": getattr(y, "name", None), "task_name": getattr(groups, "name", None)}
+        rows, targets = check_X_y(
+            numbers(X, "X"),
+            y,
+            dtype=(np.float64, np.float32),
+            y_numeric=True,
+            ensure_all_finite=False,  # the writer says where
+        )
+        named = {what: name for what, name in own.items() if isinstance(name, str)}
+        return write_arrays(path, rows, targets, groups, feature_names=names, **named)
 
     def _take(self, model: Model) -> None:
         self.model_ = model

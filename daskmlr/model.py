@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from daskmlr.errors import FeatureMismatchError, InputError
+from daskmlr.arguments import check_names, checked_rows, label_shares
+from daskmlr.errors import InputError
 from daskmlr.graph.reduce import map_tasks
 from daskmlr.kernels.assignment import Mixture, block_log_likelihood, posterior
 from daskmlr.kernels.blocks import Frame, TaskBlock
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from daskmlr.arguments import Support
     from daskmlr.graph.execute import ClientLike
     from daskmlr.storage.tasks import TaskStore
 
 KIND = "daskmlr-model"
 FORMAT_VERSION = 1
-Support = tuple["ArrayLike", "ArrayLike"] | tuple["ArrayLike", "ArrayLike", "ArrayLike"]
 
 
 @dataclass(frozen=True)
@@ -165,20 +166,7 @@ class Model:
         FeatureMismatchError
             Naming the first that differ.
         """
-        theirs = tuple(feature_names)
-        if theirs == self.feature_names:
-            return
-        missing = [name for name in self.feature_names if name not in theirs]
-        extra = [name for name in theirs if name not in self.feature_names]
-        difference = (
-            f"it lacks {missing[:5]} and has {extra[:5]} besides"
-            if missing or extra
-            else "they are in another order"
-        )
-        raise FeatureMismatchError(
-            f"the model was fitted on {self.n_features} features, {where} has {len(theirs)}: "
-            f"{difference}. Ingest with the features of the model"
-        )
+        check_names(feature_names, self.feature_names, where)
 
     def assign(
         self,
@@ -235,7 +223,10 @@ class Model:
             Sorted distinct values of `groups`.
         posterior : ndarray of shape (n_tasks, k), float64
         """
-        X, y = self._check_rows(X), np.asarray(y, dtype=np.float64)
+        X, y = (
+            checked_rows(X, self.feature_names, "X of the support"),
+            np.asarray(y, dtype=np.float64),
+        )
         groups = np.asarray(groups)
         if not len(X) == len(y) == len(groups):
             raise InputError(
@@ -290,12 +281,15 @@ class Model:
         Raises
         ------
         InputError
-            For arrays of the wrong shape, or non-finite values.
+            For arrays of the wrong shape, non-finite values, or rows none of whose tasks has
+            support.
+        FeatureMismatchError
+            If the columns of a data frame are not the features, in their order.
         """
         if method not in ("bayes", "map"):
             raise InputError(f"method must be 'bayes' or 'map', got {method!r}")
-        X = self._check_rows(X)
-        shares = self._shares(len(X), support, groups)
+        X = checked_rows(X, self.feature_names, "X")
+        shares = label_shares(len(X), self.weights, support, groups, self.assign_arrays)
         if method == "map":
             shares = np.eye(self.n_components)[shares.argmax(axis=1)]
         by_component = X @ self.coef.T + self.intercept
@@ -320,8 +314,8 @@ class Model:
         tails outside have equal probability.
         """
         tail = (1 - check_level(level)) / 2
-        X = self._check_rows(X)
-        shares = self._shares(len(X), support, groups)
+        X = checked_rows(X, self.feature_names, "X")
+        shares = label_shares(len(X), self.weights, support, groups, self.assign_arrays)
         means, deviations = X @ self.coef.T + self.intercept, np.sqrt(self.noise_variance)
         low, high = (mixture_quantile(q, shares, means, deviations) for q in (tail, 1 - tail))
         return low, high
@@ -344,42 +338,6 @@ class Model:
         """
         self.check_features(tasks.feature_names, f"the store {tasks.path}")
         return measure_uncertainty(tasks, *self._centred(), client=client)
-
-    def _shares(
-        self, n: int, support: Support | None, groups: ArrayLike | None
-    ) -> NDArray[np.float64]:
-        """Posterior of the labels for each row to predict, shape (n, k)."""
-        prior = np.broadcast_to(self.weights, (n, self.n_components))
-        if support is None:
-            return prior
-        if len(support) == 2:
-            _, shares = self.assign_arrays(*support, groups=np.zeros(len(np.asarray(support[1]))))
-            return np.broadcast_to(shares[0], prior.shape) if len(shares) else prior
-        if groups is None:
-            raise InputError("support has groups: give the groups of the rows of X too")
-        wanted = np.asarray(groups)
-        if len(wanted) != n:
-            raise InputError(f"groups must have one entry per row of X ({n}), got {len(wanted)}")
-        keys, shares = self.assign_arrays(*support)
-        place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        known = keys[place] == wanted
-        return np.where(known[:, None], shares[place], prior)
-
-    def _check_rows(self, X: ArrayLike) -> NDArray[np.float64]:
-        rows = np.asarray(X, dtype=np.float64)
-        if rows.ndim != 2 or rows.shape[1] != self.n_features:
-            raise FeatureMismatchError(
-                f"X must have shape (n, {self.n_features}), got {rows.shape}: "
-                f"the features are {', '.join(self.feature_names[:8])}"
-            )
-        bad = ~np.isfinite(rows)
-        if bad.any():
-            row, column = np.argwhere(bad)[0]
-            raise InputError(
-                f"X has {np.count_nonzero(bad)} NaN or infinite values, the first in row {row}, "
-                f"feature {self.feature_names[column]!r}"
-            )
-        return rows
 
     def _centred(self) -> tuple[Frame, Mixture]:
         """Return the parameters in a frame around the mean, the average component taken out."""

@@ -266,3 +266,33 @@ class TestBadInput:
     def test_a_size_that_is_none(self, tmp_path):
         assert "got 'many'" in refuse("simulate", tmp_path / "t", "--size", "many")
         assert list(tmp_path.iterdir()) == []
+
+
+def test_swapped_arguments_do_not_ask_for_a_deletion(folder, tmp_path):
+    said = refuse("fit", folder / "model", folder / "tasks", "--n-components", 2)
+    assert "model is not a task store but a daskmlr-model" in said
+    frame = pd.DataFrame({"who": ["a"], "x": [1.0], "y": [1.0]})
+    frame.to_csv(tmp_path / "in.csv")
+    said = refuse("ingest", tmp_path / "out", tmp_path / "in.csv", "--task", "who", "--target", "y")
+    assert "delete" not in said
+
+
+def test_an_automatic_number_of_components_shows_its_trials(folder, tmp_path):
+    arguments = ("--n-components", "auto", "--scheduler", "sync")
+    shown = succeed("fit", folder / "tasks", tmp_path / "auto", *arguments).output
+    assert "Number of components" in shown
+    assert "smallest BIC" in shown
+    assert "Spectrum" in shown
+
+
+def test_an_update_counts_only_the_new_tasks(folder, tmp_path):
+    tasks = open_tasks(folder / "tasks")
+    with create_tasks(tmp_path / "new", feature_names=tasks.feature_names) as writer:
+        block = tasks.read_block(0)
+        writer.write(block.X, block.y, block.sizes)
+    arguments = ("update", folder / "model", tmp_path / "new", tmp_path / "after")
+    shown = succeed(*arguments, "--scheduler", "sync").output
+    assert f"{block.n_tasks:,} new tasks, {tasks.n_tasks + block.n_tasks:,} in all" in shown
+    assert "has no new tasks" in refuse(
+        "update", folder / "model", folder / "tasks", tmp_path / "again"
+    )

@@ -63,7 +63,7 @@ def predict(tmp_path, support=SUPPORT, query=QUERY, *, model=MODEL, suffixes=("c
         write(support, tmp_path / f"support.{suffixes[0]}"),
         write(query, tmp_path / f"query.{suffixes[1]}"),
     )
-    assert predict_tables(model, *tables, out, **kw) == len(query)
+    assert predict_tables(model, *tables, out, **kw).rows == len(query)
     return read(out)
 
 

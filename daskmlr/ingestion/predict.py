@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +29,15 @@ if TYPE_CHECKING:
 ADDED = ("prediction", "std")
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """What was predicted: rows and tasks, and how many of the tasks had support."""
+
+    rows: int
+    tasks: int
+    tasks_with_support: int
+
+
 def predict_tables(
     model: Model,
     support: str | os.PathLike[str],
@@ -35,7 +45,7 @@ def predict_tables(
     out: str | os.PathLike[str],
     *,
     method: Literal["bayes", "map"] = "bayes",
-) -> int:
+) -> Predicted:
     """Predict the rows of one table from the examples of the same tasks in another.
 
     Both tables are held in memory. A task of the query without support is predicted from the
@@ -58,15 +68,15 @@ def predict_tables(
 
     Returns
     -------
-    int
-        Rows written.
+    Predicted
 
     Raises
     ------
     FeatureMismatchError
         If a table lacks a column.
     InputError
-        For values that cannot be encoded, naming table, column and row.
+        For values that cannot be encoded, naming table, column and row; or if no task of the query
+        has support.
     PathExistsError
         If `out` exists, before anything is read.
     NoSpaceError
@@ -93,7 +103,8 @@ def predict_tables(
             result.to_csv(staging, index=False)
         else:
             pq.write_table(pa.Table.from_pandas(result, preserve_index=False), staging)
-    return len(result)
+    tasks = np.unique(wanted)
+    return Predicted(len(result), len(tasks), int(np.isin(tasks, known).sum()))
 
 
 class _Table:

@@ -86,11 +86,13 @@ def checked_ids(ids: ArrayLike) -> NDArray[Any]:
     Raises
     ------
     InputError
-        For anything else: mixed types, floats, missing or empty ids, integers beyond int64.
+        For anything else: mixed types, fractions, missing or empty ids, integers beyond int64.
     """
     keys = np.asarray(ids)
     if keys.ndim != 1:
         raise InputError(f"task ids must be one per task, got shape {keys.shape}")
+    if keys.dtype.kind == "f" and len(keys) and (keys == np.floor(keys)).all():
+        keys = keys.astype(np.int64)  # integers as pandas makes them of a column with gaps
     if keys.dtype.kind in "iu":
         if keys.dtype == np.uint64 and len(keys) and keys.max() > np.iinfo(np.int64).max:
             raise InputError(f"task id {keys.max()} does not fit int64: use strings")
@@ -105,7 +107,7 @@ def checked_ids(ids: ArrayLike) -> NDArray[Any]:
         if not isinstance(key, str) or not key:
             raise InputError(
                 f"task ids must be integers or non-empty strings, all alike, got {key!r} "
-                f"({type(key).__name__})"
+                f"({type(key).__name__}): convert them with astype(int) or astype(str)"
             )
     try:
         "".join(texts).encode()

@@ -32,7 +32,7 @@ def refuse_existing(path: str | os.PathLike[str]) -> Path:
     """
     target = Path(path).absolute()
     if target.exists() or target.is_symlink():
-        raise PathExistsError(f"{path} exists: choose another path, or delete it first")
+        raise PathExistsError(f"{path} exists: choose another path for the output")
     if not target.parent.is_dir():
         raise StoreError(f"the folder {target.parent} of the output does not exist: create it")
     return target

@@ -130,7 +130,7 @@ def test_values_that_are_not_numbers(tmp_path, values):
 @pytest.mark.parametrize(
     ("ids", "match"),
     [
-        ([1.0, 2.0], r"got 1\.0 \(float"),
+        ([1.5, 2.0], r"got 1\.5 \(float"),
         ([1, "a"], r"all alike, got 1 \(int\)"),
         (np.array(["a", 2], dtype=object), r"got 2 \(int\)"),
         (["a", ""], r"got '' \(str\)"),

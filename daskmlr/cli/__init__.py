@@ -1,0 +1,8 @@
+"""The `daskmlr` command."""
+
+from __future__ import annotations
+
+from daskmlr.cli import models, stores
+from daskmlr.cli.base import main
+
+__all__ = ["main", "models", "stores"]

@@ -1,0 +1,91 @@
+"""The group of commands, and what they share: options, printing, progress."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from daskmlr.errors import DaskmlrError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from rich.table import Table
+
+    ProgressFunction = Callable[[str, int, int], None]
+
+EXISTING = click.Path(exists=False, path_type=Path)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+scheduler = click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Address of a Dask scheduler, 'threads' or 'sync'. Default: a cluster in this process.",
+)
+seed_option = click.option("--seed", type=int, default=0, show_default=True)
+
+
+class Command(click.Group):
+    """A group whose commands print our errors as one message, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; turn what went wrong with the input into a message and status 1."""
+        warnings.showwarning = show_warning
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # click ends quietly when nobody reads on
+        except (DaskmlrError, OSError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="daskmlr")
+def main() -> None:
+    """Mixed linear regression over millions of small tasks."""
+
+
+def print_facts(facts: dict[str, Any], as_json: bool, tables: Sequence[Table]) -> None:
+    """Print tables, or the facts as one JSON object."""
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    for table in tables:
+        console.print(table)
+
+
+def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Print a warning as one line."""
+    click.echo(f"Warning ({category.__name__}): {message}", err=True)
+
+
+@contextmanager
+def progress() -> Iterator[ProgressFunction | None]:
+    """Bars on a terminal, one line per stage; None in a pipe."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        console=console,
+    ) as bars:
+        known: dict[str, Any] = {}
+
+        def show(name: str, done: int, total: int) -> None:
+            if name not in known:
+                known[name] = bars.add_task(name, total=total)
+            bars.update(known[name], completed=done, total=total)
+
+        yield show

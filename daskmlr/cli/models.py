@@ -1,0 +1,212 @@
+"""Commands that fit models and use them."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from daskmlr import report
+from daskmlr.cli.base import EXISTING, as_json, main, print_facts, progress, scheduler, seed_option
+
+
+class AutoOrNumber(click.ParamType):  # type: ignore[type-arg]
+    """A number of components, or ``auto``."""
+
+    name = "K|auto"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | Literal["auto"]:
+        """Read what was typed."""
+        return "auto" if value == "auto" else int(click.INT.convert(value, param, ctx))
+
+
+@main.command()
+@click.argument("store", type=EXISTING)
+@click.argument("model", type=EXISTING)
+@click.option(
+    "--n-components", type=AutoOrNumber(), required=True, help="Regressions, k, or 'auto'."
+)
+@click.option("--pairs", default="all", show_default=True, help="'all', 'split' or a number.")
+@click.option("--clustering", type=click.Choice(["em", "linkage"]), default="em")
+@click.option("--n-heavy", type=click.IntRange(min=1), help="Tasks used for first components.")
+@click.option("--n-batches", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--n-restarts", type=click.IntRange(min=1), default=12, show_default=True)
+@click.option("--assignment", type=click.Choice(["soft", "hard"]), default="soft")
+@click.option("--max-iter", type=click.IntRange(min=1), default=100, show_default=True)
+@click.option("--tol", type=float, default=1e-6, show_default=True)
+@click.option("--robust", type=float, metavar="SHARE", help="Most tasks that may be corrupted.")
+@seed_option
+@scheduler
+@as_json
+def fit(
+    store: Path,
+    model: Path,
+    n_components: int | Literal["auto"],
+    pairs: str,
+    seed: int,
+    scheduler: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Fit the regressions behind STORE and save them as MODEL."""
+    from daskmlr.estimator import MixedLinearRegression
+    from daskmlr.storage.publish import refuse_existing
+    from daskmlr.storage.tasks import open_tasks
+
+    tasks = open_tasks(store)  # first: a model in its place tells swapped arguments
+    refuse_existing(model)
+    estimator = MixedLinearRegression(
+        n_components,
+        pairs=int(pairs) if pairs.isdigit() else pairs,
+        random_state=seed,
+        **options,
+    )
+    with progress() as show:
+        estimator.fit(tasks, client=scheduler, progress=show)
+    fitted = estimator.model_
+    fitted.save(model)
+    print_facts(report.model_facts(fitted), as_json, report.model_tables(fitted))
+    if not as_json:
+        state = "converged" if fitted.converged else "not converged"
+        click.echo(
+            f"{fitted.n_iter} passes, {state}; log-likelihood {fitted.log_likelihood:.6g} "
+            f"({fitted.log_likelihood / fitted.n_rows:.6f} per example). Saved as {model}."
+        )
+
+
+@main.command()
+@click.argument("model", type=EXISTING)
+@click.argument("store", type=EXISTING)
+@click.argument("out", type=EXISTING)
+@scheduler
+@as_json
+def update(model: Path, store: Path, out: Path, scheduler: str | None, as_json: bool) -> None:
+    """Refine MODEL by the new tasks of STORE, without reading its old ones; save as OUT.
+
+    Of the store that MODEL was fitted on, the tasks appended since count; of another, all.
+    """
+    from daskmlr.graph.execute import connect
+    from daskmlr.model import Model
+    from daskmlr.stages import FitOptions
+    from daskmlr.storage.publish import refuse_existing
+    from daskmlr.storage.tasks import open_tasks
+    from daskmlr.updating import update_model
+
+    before, tasks = Model.load(model), open_tasks(store)
+    refuse_existing(out)
+    options = FitOptions(before.n_components)
+    with progress() as show, connect(scheduler, show) as runner:
+        after, diagnosis = update_model(before, tasks, options, runner)
+    for category, message in diagnosis.warnings:
+        warnings.warn(message, category, stacklevel=1)
+    after.save(out)
+    print_facts(report.model_facts(after), as_json, [report.model_table(after)])
+    if not as_json:
+        click.echo(
+            f"{after.n_tasks - before.n_tasks:,} new tasks, {after.n_tasks:,} in all. "
+            f"Saved as {out}."
+        )
+
+
+@main.command()
+@click.argument("model", type=EXISTING)
+@click.argument("store", type=EXISTING)
+@click.argument("out", type=EXISTING)
+@click.option(
+    "--odd-rate",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.01,
+    show_default=True,
+    help="Most of the tasks called odd that may be sound (false discovery rate).",
+)
+@scheduler
+@as_json
+def assign(
+    model: Path, store: Path, out: Path, odd_rate: float, scheduler: str | None, as_json: bool
+) -> None:
+    """Label every task of STORE by MODEL; write OUT (.parquet or .zarr)."""
+    from daskmlr.graph.execute import connect
+    from daskmlr.model import Model
+    from daskmlr.storage.tasks import open_tasks
+
+    tasks = open_tasks(store)
+    fitted = Model.load(model)
+    with progress() as show, connect(scheduler, show) as runner:
+        fitted.assign(tasks, out, client=runner)
+    odd = report.odd_facts(out, odd_rate, tasks.n_tasks)
+    print_facts({"out": str(out), "tasks": tasks.n_tasks, **odd}, as_json, [])
+    if not as_json:
+        click.echo(f"{tasks.n_tasks:,} tasks labelled in {out}.")
+        click.echo(
+            f"{odd['odd_tasks']:,} tasks are odd: no component explains them (false discovery "
+            f"rate {odd_rate:g}"
+            + (f"; p_value up to {odd['odd_p_value']:.3g})." if odd["odd_tasks"] else ").")
+        )
+
+
+@main.command()
+@click.argument("model", type=EXISTING)
+@click.argument("store", type=EXISTING)
+@click.option("--level", type=float, default=0.95, show_default=True)
+@click.option(
+    "--kind",
+    type=click.Choice(["sandwich", "observed"]),
+    default="sandwich",
+    show_default=True,
+    help="'observed' trusts the model's noise, 'sandwich' does not.",
+)
+@scheduler
+@as_json
+def intervals(
+    model: Path,
+    store: Path,
+    level: float,
+    kind: Literal["sandwich", "observed"],
+    scheduler: str | None,
+    as_json: bool,
+) -> None:
+    """Confidence intervals of the parameters of MODEL, from the STORE it was fitted to."""
+    from daskmlr.graph.execute import connect
+    from daskmlr.model import Model
+    from daskmlr.storage.tasks import open_tasks
+    from daskmlr.uncertainty import check_level
+
+    check_level(level)
+    fitted, tasks = Model.load(model), open_tasks(store)
+    with progress() as show, connect(scheduler, show) as runner:
+        found = fitted.uncertainty(tasks, client=runner)
+    facts = report.interval_facts(fitted, found, level=level, kind=kind)
+    print_facts(facts, as_json, [] if as_json else [report.interval_table(facts)])
+
+
+@main.command()
+@click.argument("model", type=EXISTING)
+@click.option("--support", required=True, metavar="FILE", help="Examples of the new tasks.")
+@click.option("--query", required=True, metavar="FILE", help="Rows to predict.")
+@click.argument("out", type=EXISTING)
+@click.option("--method", type=click.Choice(["bayes", "map"]), default="bayes", show_default=True)
+@as_json
+def predict(
+    model: Path,
+    support: str,
+    query: str,
+    out: Path,
+    method: Literal["bayes", "map"],
+    as_json: bool,
+) -> None:
+    """Predict the rows of a query FILE from the support examples of their tasks; write OUT."""
+    from daskmlr.ingestion import predict_tables
+    from daskmlr.model import Model
+
+    done = predict_tables(Model.load(model), support, query, out, method=method)
+    print_facts({"out": str(out), **asdict(done)}, as_json, [])
+    if not as_json:
+        click.echo(
+            f"{done.rows:,} rows of {done.tasks:,} tasks predicted in {out}; "
+            f"{done.tasks_with_support:,} of the tasks had support."
+        )

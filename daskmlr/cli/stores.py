@@ -1,0 +1,160 @@
+"""Commands that make and show task stores."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from daskmlr import report
+from daskmlr.cli.base import EXISTING, as_json, main, print_facts, progress, scheduler, seed_option
+from daskmlr.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+blocks = click.option(
+    "--block-bytes", type=click.IntRange(min=1), help="Size of a block. Default: 32 MiB."
+)
+
+
+@main.command()
+@seed_option
+@scheduler
+@as_json
+def demo(seed: int, scheduler: str | None, as_json: bool) -> None:
+    """Simulate about 100,000 tasks on disk, fit them, and compare with the truth."""
+    from daskmlr.demo import demo_facts, demo_tables, run_demo
+    from daskmlr.graph.execute import connect
+
+    with (
+        tempfile.TemporaryDirectory(prefix="daskmlr-demo-") as folder,
+        progress() as show,
+        connect(scheduler, show) as runner,
+    ):
+        result = run_demo(Path(folder), random_state=seed, runner=runner, progress=show)
+    facts = demo_facts(result)
+    print_facts(facts, as_json, demo_tables(result))
+    if not as_json:
+        click.echo(
+            f"{facts['tasks']:,} tasks, {facts['examples']:,} examples. Labels right: "
+            f"{facts['accuracy']:.4f} (oracle that knows the regressions: "
+            f"{facts['oracle_accuracy']:.4f}). Largest coefficient error: "
+            f"{facts['largest_coefficient_error']:.4f}."
+        )
+
+
+@main.command()
+@click.argument("out", type=EXISTING)
+@click.option("--tasks", "n_tasks", type=click.IntRange(min=1), default=100_000, show_default=True)
+@click.option("--size", default="8", show_default=True, help="Examples of a task: N, or LOW:HIGH.")
+@click.option("--heavy-tasks", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--heavy-size", default="32", show_default=True, help="Examples of a heavy task.")
+@click.option("--n-components", type=int, default=8, show_default=True)
+@click.option("--n-features", type=int, default=32, show_default=True)
+@click.option("--noise", type=float, default=0.5, show_default=True, help="Standard deviation.")
+@click.option("--intercept-scale", type=float, default=0.0, show_default=True)
+@click.option("--mean", type=float, default=0.0, show_default=True, help="Of the covariates.")
+@click.option("--correlation", type=float, default=0.0, show_default=True)
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32")
+@click.option("--ids", type=click.Choice(["int", "str"]), default="int", show_default=True)
+@blocks
+@seed_option
+@as_json
+def simulate(
+    out: Path,
+    n_tasks: int,
+    size: str,
+    heavy_tasks: int,
+    heavy_size: str,
+    seed: int,
+    as_json: bool,
+    **parameters: Any,
+) -> None:
+    """Draw tasks with a known truth into the new store OUT."""
+    from daskmlr.synthetic import simulate as draw
+
+    groups = [(n_tasks, _size(size))]
+    if heavy_tasks:
+        groups.append((heavy_tasks, _size(heavy_size)))
+    with progress() as show:
+        tasks = draw(
+            out,
+            task_groups=groups,
+            random_state=seed,
+            on_progress=show and (lambda done, total: show("simulate", done, total)),
+            **parameters,
+        )
+    _print_store(tasks, as_json)
+
+
+@main.command()
+@click.argument("inputs", nargs=-1, required=True)
+@click.argument("out", type=EXISTING)
+@click.option("--task", required=True, metavar="COL", help="Column that names the task of a row.")
+@click.option("--target", required=True, metavar="COL", help="Column to predict.")
+@click.option("--features", metavar="A,B,...", help="Default: all other columns.")
+@click.option("--categorical", metavar="A,B,...", help="Numeric columns to take as categories.")
+@click.option("--missing", type=click.Choice(["error", "drop"]), default="error", show_default=True)
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float64")
+@click.option("--memory-limit", metavar="SIZE", help="For grouping rows by task, such as 1GB.")
+@click.option(
+    "--temporary-directory", type=click.Path(file_okay=False), help="Default: beside OUT."
+)
+@blocks
+@as_json
+def ingest(
+    inputs: Sequence[str],
+    out: Path,
+    features: str | None,
+    categorical: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Read Parquet or CSV INPUTS (files, folders, globs; a row per example) into the store OUT."""
+    from daskmlr.ingestion import ingest as read
+
+    tasks = read(
+        list(inputs),
+        out,
+        features=_names(features),
+        categorical=_names(categorical),
+        progress=sys.stderr.isatty(),
+        **options,
+    )
+    _print_store(tasks, as_json)
+
+
+@main.command()
+@click.argument("store", type=EXISTING)
+@click.option("--validate", is_flag=True, help="Read every chunk and check it.")
+@as_json
+def info(store: Path, validate: bool, as_json: bool) -> None:
+    """Say what STORE holds and how many components its tasks can carry."""
+    from daskmlr.storage.tasks import open_tasks
+
+    tasks = open_tasks(store)
+    if validate:
+        tasks.validate(deep=True)
+    _print_store(tasks, as_json)
+
+
+def _size(text: str) -> int | tuple[int, int]:
+    """``"8"`` or ``"2:200"``."""
+    try:
+        low, *high = (int(part) for part in text.split(":"))
+    except ValueError:
+        raise InputError(f"a task size is a number or LOW:HIGH, got {text!r}") from None
+    return (low, *high) if high else low  # type: ignore[return-value]
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def _print_store(tasks: Any, as_json: bool) -> None:
+    facts = report.store_facts(tasks)
+    print_facts(facts, as_json, report.store_tables(facts))

@@ -1,0 +1,95 @@
+"""What users hand in by mistake, and what they are told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from daskmlr import InputError, MixedLinearRegression
+from daskmlr.errors import FeatureMismatchError
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    shop = np.repeat([f"s{i:03d}" for i in range(200)], 6)
+    frame = pd.DataFrame({"price": rng.normal(5, 1, 1200), "area": rng.normal(300, 40, 1200)})
+    slope = np.where(np.repeat(np.arange(200), 6) % 2, 3.0, -2.0)
+    frame["sales"] = slope * frame["price"] + 0.05 * frame["area"] + rng.normal(0, 0.3, 1200)
+    return frame.assign(shop=shop, region=np.where(slope > 0, "north", "south"))
+
+
+FEATURES = ["price", "area"]
+
+
+@pytest.fixture(scope="module")
+def fitted(table) -> MixedLinearRegression:
+    return MixedLinearRegression(2, random_state=0).fit(
+        table[FEATURES], table["sales"], groups=table["shop"]
+    )
+
+
+def support(table, features=FEATURES, shop="s003"):
+    own = table[table["shop"] == shop]
+    return own[features], own["sales"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (["area", "price"], "they are in another order"),
+        (["price", "region"], r"it lacks \['area'\] and has \['region'\] besides"),
+    ],
+)
+def test_columns_of_other_names_are_refused(fitted, table, columns, message):
+    with pytest.raises(FeatureMismatchError, match=f"X has 2: {message}"):
+        fitted.predict(table[columns], support=support(table))
+    with pytest.raises(FeatureMismatchError, match=f"X of the support has 2: {message}"):
+        fitted.predict(table[FEATURES], support=support(table, columns))
+
+
+def test_arrays_have_no_names_to_check(fitted, table):
+    by_name = fitted.predict(table[FEATURES], support=support(table))
+    X, y = support(table)
+    by_place = fitted.predict(table[FEATURES].to_numpy(), support=(X.to_numpy(), y.to_numpy()))
+    np.testing.assert_array_equal(by_name, by_place)
+
+
+def test_groups_without_groups_of_the_support_are_refused(fitted, table):
+    with pytest.raises(InputError, match=r"give support=\(X, y, groups\)"):
+        fitted.predict(table[FEATURES], support=support(table), groups=table["shop"])
+
+
+@pytest.mark.parametrize("groups", [np.arange(1200), np.repeat(["3"], 1200)])
+def test_tasks_none_of_which_has_support_are_refused(fitted, table, groups):
+    known = (table[FEATURES], table["sales"], table["shop"])
+    with pytest.raises(InputError, match=r"no task of X has support: .* the support's 's000'"):
+        fitted.predict(table[FEATURES], support=known, groups=groups)
+
+
+def test_a_column_of_text_is_named(table):
+    with pytest.raises(InputError, match=r"column 'region' of X is not numeric .*get_dummies"):
+        MixedLinearRegression(2).fit(
+            table[[*FEATURES, "region"]], table["sales"], groups=table["shop"]
+        )
+
+
+def test_a_missing_value_is_named(table):
+    holed = table[FEATURES].copy()
+    holed.loc[7, "area"] = np.nan
+    with pytest.raises(InputError, match=r"'area'.*s001|s001.*'area'"):
+        MixedLinearRegression(2).fit(holed, table["sales"], groups=table["shop"])
+
+
+def test_whole_numbers_are_task_ids_as_floats_too(table):
+    X, y = table[FEATURES], table["sales"]
+    groups = np.repeat(np.arange(200.0), 6)
+    fitted = MixedLinearRegression(2, random_state=0).fit(X, y, groups=groups)
+    assert fitted.task_ids_.dtype == np.int64
+    with pytest.raises(InputError, match=r"got 0\.5 \(float\): convert them with astype"):
+        MixedLinearRegression(2).fit(X, y, groups=groups + 0.5)
+
+
+def test_series_give_their_names(fitted):
+    assert (fitted.model_.target_name, fitted.model_.task_name) == ("sales", "shop")
