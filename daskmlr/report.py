@@ -158,7 +158,8 @@ def store_tables(facts: dict[str, Any]) -> list[Table]:
         "components",
         "subspace (t >= log k, n t >= d k²)",
         "first components (t >= √k, n >= k^1.5, n t >= k²)",
-        title="Orders of magnitude the method needs",
+        title="Orders of magnitude that k components need",
+        caption="n tasks of at least t examples, d features. What there is: fit --n-components auto",
     )
     for row in facts["sufficiency"]:
         enough.add_row(str(row["n_components"]), *(_verdict(row[w]) for w in ("light", "heavy")))
@@ -229,7 +230,16 @@ def selection_table(trials: list[dict[str, Any]]) -> Table:
 
 def model_table(model: Model, *, most: int = 6) -> Table:
     """Show the components, with the coefficients that move the target most per feature spread."""
-    table = Table("component", "weight", "noise std", "intercept", "largest effects (coefficient)")
+    categories = (model.encoding or {}).get("categories", {})
+    against = [f"{column}={levels[0]}" for column, levels in categories.items()]
+    table = Table(
+        "component",
+        "weight",
+        "noise std",
+        "intercept",
+        "largest effects (coefficient)",
+        caption=f"The intercept is that of {_some(against)}." if against else None,
+    )
     for i in range(model.n_components):
         effect = np.abs(model.coef[i] * model.scale)
         names = [

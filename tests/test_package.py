@@ -2,6 +2,8 @@
 
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,7 +31,8 @@ PUBLIC = [
     "reduce_tasks",
     "simulate",
 ]
-FENCES = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+README = (ROOT / "README.md").read_text()
+FENCES = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
 
 
 def test_public_names_are_these():
@@ -55,7 +58,7 @@ def test_no_module_is_a_book():
 
 def test_readme_runs(tmp_path, monkeypatch, capsys):
     """The Python of the README, top to bottom in one namespace, as a reader would type it."""
-    assert len(FENCES) == 3
+    assert len(FENCES) == 4
     monkeypatch.chdir(tmp_path)
     script = tmp_path / "readme.py"
     script.write_text("\n".join(FENCES))
@@ -64,6 +67,24 @@ def test_readme_runs(tmp_path, monkeypatch, capsys):
     assert shown.splitlines()[2] == "[4.] [0.3]"
 
 
+def test_readme_commands_run(tmp_path, monkeypatch):
+    """The commands for a table, after the Python that makes it; what `fit` shows is in the text."""
+    monkeypatch.chdir(tmp_path)
+    exec(FENCES[0], {})
+    commands = re.findall(r"^daskmlr .*trips.*$", README, re.M)
+    assert len(commands) == 6
+    shown = {}
+    for command in commands:
+        line = f"{sys.executable} -m {command}"
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        shown[command.split()[1]] = done.stdout
+    promised = [line for line in README.splitlines() if line.startswith("│")]
+    assert len(promised) == 6
+    for line in promised:
+        assert [cell for cell in line.split("│") if cell not in shown["fit"]] == []
+
+
 @pytest.mark.parametrize("words", ["daskmlr demo", "pip install '.[test]' && pytest"])
 def test_readme_gives_the_commands(words):
-    assert words in (ROOT / "README.md").read_text()
+    assert words in README
