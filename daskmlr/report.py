@@ -159,7 +159,7 @@ def store_tables(facts: dict[str, Any]) -> list[Table]:
         "subspace (t >= log k, n t >= d k²)",
         "first components (t >= √k, n >= k^1.5, n t >= k²)",
         title="Orders of magnitude that k components need",
-        caption="n tasks of at least t examples, d features. What there is: fit --n-components auto",
+        caption="n tasks of at least t examples, d features. How many there are: fit says",
     )
     for row in facts["sufficiency"]:
         enough.add_row(str(row["n_components"]), *(_verdict(row[w]) for w in ("light", "heavy")))
