@@ -25,6 +25,7 @@ from daskmlr.kernels.robust import robust_subspace
 from daskmlr.storage.arrays import write_arrays
 from daskmlr.synthetic import make_truth, simulate_arrays
 from tests.benchmarks.accuracy import standardised
+from tests.kernels.drawing import corrupted_samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -248,24 +249,6 @@ def assigned_p_values(table: Table, seed: int, robust: float | None) -> np.ndarr
         rows: Any = model.fit(tasks, client="threads").assign(tasks, client="threads")
     p_values: np.ndarray = rows["p_value"]
     return p_values
-
-
-def corrupted_samples(
-    n: int, d: int, fraction: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the experiment's samples, clean and corrupted.
-
-    Standard normal, but the first coordinate has variance 1.1 and the second is the first, of
-    unit variance and with a random sign; a corrupted sample has first coordinate 0 and second
-    ``2 / fraction^(1/4)``, its sign kept.
-    """
-    clean = rng.normal(size=(n, d))
-    clean[:, 1] = clean[:, 0] * rng.choice([-1, 1], n)
-    clean[:, 0] *= np.sqrt(1.1)
-    corrupted, bad = clean.copy(), rng.random(n) < fraction
-    corrupted[bad, 0] = 0
-    corrupted[bad, 1] = 2 * np.sign(clean[bad, 1]) / fraction**0.25
-    return clean, corrupted
 
 
 def samples_table(seeds: range) -> None:

@@ -118,3 +118,21 @@ def planted(
         weights,
         labels,
     )
+
+
+def corrupted_samples(
+    n: int, d: int, fraction: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the experiment's samples, clean and corrupted.
+
+    Standard normal, but the first coordinate has variance 1.1 and the second is the first, of
+    unit variance and with a random sign; a corrupted sample has first coordinate 0 and second
+    ``2 / fraction^(1/4)``, its sign kept.
+    """
+    clean = rng.normal(size=(n, d))
+    clean[:, 1] = clean[:, 0] * rng.choice([-1, 1], n)
+    clean[:, 0] *= np.sqrt(1.1)
+    corrupted, bad = clean.copy(), rng.random(n) < fraction
+    corrupted[bad, 0] = 0
+    corrupted[bad, 1] = 2 * np.sign(clean[bad, 1]) / fraction**0.25
+    return clean, corrupted

@@ -22,8 +22,8 @@ from daskmlr.kernels.robust import (
     pair_scores,
     robust_subspace,
 )
-from tests.benchmarks.robust import corrupted_samples
 from tests.kernels.drawing import (
+    corrupted_samples,
     cut,
     cut_tasks,
     dimensions,
