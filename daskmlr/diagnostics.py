@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.linalg
 from scipy.spatial.distance import cdist
 from sklearn.exceptions import ConvergenceWarning
 
 from daskmlr.errors import ComponentWarning, StructureWarning
 from daskmlr.kernels.diagnosis import residual_signal
+from daskmlr.kernels.regression import pooled_regression
 from daskmlr.kernels.subspace import rank_above
 
 if TYPE_CHECKING:
@@ -108,6 +109,11 @@ class Diagnosis:
         """Add a warning."""
         self.warnings.append((category, message))
 
+    def give_warnings(self, *, stacklevel: int) -> None:
+        """Give them to Python; `stacklevel` as `warnings.warn` in the caller's place."""
+        for category, message in self.warnings:
+            warnings.warn(message, category, stacklevel=stacklevel + 1)
+
 
 def nearest_components(mixture: Mixture, spectrum: Spectrum) -> NDArray[np.int64]:
     """Nearest other component of each, on white covariates; a single one is its own."""
@@ -171,8 +177,7 @@ def _information_criteria(outcome: Outcome, entropy: float) -> dict[str, float]:
 def _pooled_log_likelihood(sums: ComponentSums) -> float:
     """Log-likelihood of one regression for all tasks."""
     gram = sums.gram.sum(axis=0)
-    coef = scipy.linalg.lstsq(gram[:-1, :-1], gram[:-1, -1])[0]
-    rss = max(gram[-1, -1] - coef @ gram[:-1, -1], np.finfo(float).tiny)
+    rss = max(gram[-1, -1] - pooled_regression(gram)[1], np.finfo(float).tiny)
     return float(-sums.n_rows / 2 * (np.log(2 * np.pi * rss / gram[0, 0]) + 1))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -184,8 +183,7 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
             with connect(client, progress) as runner:
                 fit = fit_best if self.n_components == "auto" else fit_tasks
                 model, diagnosis = fit(tasks, options, runner)
-                for category, message in diagnosis.warnings:
-                    warnings.warn(message, category, stacklevel=2)
+                diagnosis.give_warnings(stacklevel=2)
                 self._take(model)
                 if y is not None:
                     labelled = self.model_.assign(tasks, client=runner)
@@ -225,8 +223,7 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
             tasks = self._tasks(X, y, groups, Path(folder) / "tasks", feature_names=known)
             with connect(client, progress) as runner:
                 model, diagnosis = update_model(self.model_, tasks, self._options(), runner)
-        for category, message in diagnosis.warnings:
-            warnings.warn(message, category, stacklevel=2)
+        diagnosis.give_warnings(stacklevel=2)
         self._take(model)
         return self
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from daskmlr.storage.tasks import TaskStore
     from daskmlr.uncertainty import Kind, Uncertainty
 
-SIZES_AT_ONCE = 1 << 22
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 BAR_WIDTH = 40
 # A component's parameters beside its coefficients, and what a table calls them.
@@ -52,8 +51,8 @@ class Sufficiency:
 def size_counts(tasks: TaskStore) -> NDArray[np.int64]:
     """Count the tasks of each size, index 0 to the largest; read piece by piece."""
     counts = np.zeros(1, dtype=np.int64)
-    for start in range(0, tasks.n_tasks, SIZES_AT_ONCE):
-        part = np.bincount(tasks.task_sizes(start, min(start + SIZES_AT_ONCE, tasks.n_tasks)))
+    for sizes in tasks.sizes_in_pieces():
+        part = np.bincount(sizes)
         if len(part) > len(counts):
             counts, part = part, counts
         counts[: len(part)] += part

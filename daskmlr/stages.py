@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import scipy.linalg
 
 from daskmlr import plan
 from daskmlr.diagnostics import Spectrum, nearest_components
@@ -34,7 +33,6 @@ ROBUST_HEAVY = 4
 HEAVY_BYTES = 256 * plan.MIB
 # A pooled regression that explains more of the target is worth a second read of the moments.
 POOLED_SHARE = 0.2
-SIZES_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -101,8 +99,8 @@ def find_subspace(
     frame = Frame(tasks.feature_mean, scale, offset)
     sums = _moments(tasks, frame, options, runner, record)
     standardiser = standardiser_from_gram(sums.gram[:-1, :-1], tasks.feature_names, tasks.dtype)
-    pooled, share = _pooled_regression(sums.gram)
-    if share > POOLED_SHARE:
+    pooled, explained = regression.pooled_regression(sums.gram)
+    if explained / max(sums.gram[-1, -1], np.finfo(float).tiny) > POOLED_SHARE:
         frame = frame.with_offset(offset + pooled)
         sums = _moments(tasks, frame, options, runner, record)
     second, null = moments.finalise_moments(sums)
@@ -336,21 +334,9 @@ def _sums(
     return regression.sums_from_block(block, frame, mixture, assign=assign, part=part)
 
 
-def _pooled_regression(gram: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """Least squares of ``r`` on ``a`` over all examples, and the share of variance it explains."""
-    pooled = scipy.linalg.lstsq(gram[:-1, :-1], gram[:-1, -1])[0]
-    explained = pooled @ gram[:-1, -1]
-    return pooled, float(explained / max(gram[-1, -1], np.finfo(float).tiny))
-
-
 def _heavy_positions(tasks: TaskStore, options: FitOptions) -> NDArray[np.int64]:
     """Choose the largest tasks, as many as the client's memory allows; none without a pair."""
-    sizes = np.concatenate(
-        [
-            tasks.task_sizes(start, min(start + SIZES_AT_ONCE, tasks.n_tasks))
-            for start in range(0, tasks.n_tasks, SIZES_AT_ONCE)
-        ]
-    )
+    sizes = tasks.task_sizes()
     part = options.part(1)
     if part is not None:
         sizes[~part.holds(0, tasks.n_tasks)] = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -102,8 +101,7 @@ def update(model: Path, store: Path, out: Path, scheduler: str | None, as_json: 
     options = FitOptions(before.n_components)
     with progress() as show, connect(scheduler, show) as runner:
         after, diagnosis = update_model(before, tasks, options, runner)
-    for category, message in diagnosis.warnings:
-        warnings.warn(message, category, stacklevel=1)
+    diagnosis.give_warnings(stacklevel=1)
     after.save(out)
     print_facts(report.model_facts(after), as_json, [report.model_table(after)])
     if not as_json:

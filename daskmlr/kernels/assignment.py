@@ -96,16 +96,17 @@ def joint_log_likelihood(
     return joint
 
 
+def rows_log_likelihood(
+    rows: NDArray[np.floating], piece: TaskBlock, mixture: Mixture
+) -> NDArray[np.float64]:
+    """Joint log-likelihood of every task of a block whose rows are augmented, (n_tasks, k)."""
+    rss = squared_residuals(rows, piece.offsets, mixture.coef)
+    return joint_log_likelihood(rss, piece.sizes, mixture)
+
+
 def block_log_likelihood(block: TaskBlock, frame: Frame, mixture: Mixture) -> NDArray[np.float64]:
     """Joint log-likelihood of every task of a block, shape (n_tasks, k), float64."""
-    parts = [
-        joint_log_likelihood(
-            squared_residuals(frame.augment(piece), piece.offsets, mixture.coef),
-            piece.sizes,
-            mixture,
-        )
-        for piece in block.pieces()
-    ]
+    parts = [rows_log_likelihood(frame.augment(piece), piece, mixture) for piece in block.pieces()]
     return np.concatenate(parts) if parts else np.zeros((0, mixture.n_components))
 
 

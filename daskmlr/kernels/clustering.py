@@ -8,7 +8,7 @@ explained worst, and what raises the likelihood stays.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -226,8 +226,7 @@ def _without(mixture: Mixture, leaving: int, heir: int) -> Mixture:
     """Leave a component out; its weight goes to `heir`."""
     weights = mixture.weights.copy()
     weights[heir] += weights[leaving]
-    kept = np.arange(len(weights)) != leaving
-    return Mixture(mixture.coef[kept], mixture.noise_variance[kept], weights[kept])
+    return replace(mixture, weights=weights).take(np.delete(np.arange(len(weights)), leaving))
 
 
 def _with_sprout(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import entr
 
-from daskmlr.kernels.assignment import joint_log_likelihood, posterior, squared_residuals
+from daskmlr.kernels.assignment import posterior, rows_log_likelihood
 from daskmlr.kernels.blocks import segment_matrix, tasks_in
 from daskmlr.kernels.moments import example_signs, task_weight
 from daskmlr.kernels.regression import NEGLIGIBLE
@@ -96,13 +96,12 @@ def diagnosis_from_block(
     entropy = 0.0
     for piece in block.pieces():
         rows = frame.augment(piece)
-        joint = _joint(rows, piece, mixture)
-        shares, log_likelihood = posterior(joint)
+        shares, log_likelihood = posterior(rows_log_likelihood(rows, piece, mixture))
         counted = tasks_in(part, piece)
         examples += (piece.sizes * counted) @ shares
         entropy += float(entr(shares).sum(axis=1) @ counted)
         if k > 1:
-            in_one = _joint(rows, piece, merged) - log_likelihood[:, None]
+            in_one = rows_log_likelihood(rows, piece, merged) - log_likelihood[:, None]
             in_others = np.log(np.maximum(shares @ others, TINY))
             merging_loss -= counted @ np.logaddexp(in_others, in_one)
         weights = task_weight(piece.sizes, 1 / k) * counted
@@ -150,11 +149,6 @@ def residual_signal(sums: DiagnosisSums) -> tuple[NDArray[np.float64], NDArray[n
     deviation = np.sqrt(sums.spread) / (r * pairs)
     edge = deviation * (2 * np.sqrt(r) + 3.3 * r ** (-1 / 6))
     return signal, np.maximum(edge, np.abs(np.linalg.eigvalsh(sums.null)).max(axis=1) / pairs)
-
-
-def _joint(rows: NDArray[np.floating], piece: TaskBlock, mixture: Mixture) -> NDArray[np.float64]:
-    rss = squared_residuals(rows, piece.offsets, mixture.coef)
-    return joint_log_likelihood(rss, piece.sizes, mixture)
 
 
 @dataclass

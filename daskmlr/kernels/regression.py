@@ -16,9 +16,8 @@ import scipy.linalg
 from daskmlr.errors import InputError
 from daskmlr.kernels.assignment import (
     Mixture,
-    joint_log_likelihood,
     posterior,
-    squared_residuals,
+    rows_log_likelihood,
 )
 from daskmlr.kernels.blocks import rows_of_tasks, tasks_in
 
@@ -90,8 +89,7 @@ def sums_from_block(
     total, n_rows, n_tasks = 0.0, 0, 0
     for piece in block.pieces(max(256, PIECE_BYTES // (block.X.itemsize * (d + 2)))):
         rows = frame.augment(piece)
-        rss = squared_residuals(rows, piece.offsets, mixture.coef)
-        shares, log_likelihood = posterior(joint_log_likelihood(rss, piece.sizes, mixture))
+        shares, log_likelihood = posterior(rows_log_likelihood(rows, piece, mixture))
         if assign == "hard":
             shares = np.eye(k)[shares.argmax(axis=1)]
         counted = tasks_in(part, piece)
@@ -113,6 +111,19 @@ def combine_sums(left: ComponentSums, right: ComponentSums) -> ComponentSums:
         left.n_rows + right.n_rows,
         left.n_tasks + right.n_tasks,
     )
+
+
+def pooled_regression(gram: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Least squares of ``r`` on ``a`` over all examples, from ``sum [a, r] [a, r]^T``.
+
+    Returns
+    -------
+    coef : ndarray of shape (d + 1,), float64
+    explained : float
+        How far it lowers the sum of squares, from ``gram[-1, -1]``.
+    """
+    coef = scipy.linalg.lstsq(gram[:-1, :-1], gram[:-1, -1])[0]
+    return coef, float(coef @ gram[:-1, -1])
 
 
 def expected_log_likelihood(sums: ComponentSums, mixture: Mixture) -> float:

@@ -25,7 +25,7 @@ import numpy as np
 import scipy.linalg
 
 from daskmlr.errors import InformationError
-from daskmlr.kernels.assignment import joint_log_likelihood, posterior, squared_residuals
+from daskmlr.kernels.assignment import posterior, rows_log_likelihood
 from daskmlr.kernels.blocks import rows_of_tasks, segment_matrix
 
 if TYPE_CHECKING:
@@ -134,8 +134,7 @@ def information_from_block(block: TaskBlock, frame: Frame, mixture: Mixture) -> 
     )
     for piece in _pieces(block, p):
         rows = frame.augment(piece).astype(np.float64)
-        rss = squared_residuals(rows, piece.offsets, mixture.coef)
-        shares, _ = posterior(joint_log_likelihood(rss, piece.sizes, mixture))
+        shares, _ = posterior(rows_log_likelihood(rows, piece, mixture))
         sums.mass[:] += shares.sum(axis=0)
         shares[shares < NEGLIGIBLE] = 0
         scores = [

@@ -17,7 +17,7 @@ from daskmlr.storage.chunks import read_chunk
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -131,6 +131,12 @@ class TaskStore:
             If a chunk is missing, cut short, or does not match its checksum.
         """
         return self._entries("task_size", *slice(start, stop).indices(self.n_tasks)[:2])
+
+    def sizes_in_pieces(self, n_tasks: int | None = None) -> Iterator[NDArray[np.int32]]:
+        """Yield the sizes of the first `n_tasks`, all by default, a bounded number at a time."""
+        stop = self.n_tasks if n_tasks is None else n_tasks
+        for start in range(0, stop, SIZES_AT_ONCE):
+            yield self.task_sizes(start, min(start + SIZES_AT_ONCE, stop))
 
     def task_ids(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Keys of tasks ``start:stop`` (as in a slice): int64, or str objects.
@@ -332,7 +338,7 @@ def source_of(tasks: TaskStore, n_tasks: int | None = None) -> dict[str, Any]:
     """
     n_tasks = tasks.n_tasks if n_tasks is None else n_tasks
     digest = hashlib.blake2b(digest_size=16)
-    for start in range(0, n_tasks, SIZES_AT_ONCE):
-        digest.update(tasks.task_sizes(start, min(start + SIZES_AT_ONCE, n_tasks)).tobytes())
+    for sizes in tasks.sizes_in_pieces(n_tasks):
+        digest.update(sizes.tobytes())
     digest.update(tasks._chunk("y", 0).tobytes())
     return {"n_tasks": n_tasks, "fingerprint": digest.hexdigest()}
