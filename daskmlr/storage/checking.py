@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 # the squares of float64 overflow when they are summed.
 LARGEST = {"float32": float(np.finfo(np.float32).max), "float64": 1e140}
 
+# Beyond it a float64 may stand for several integers.
+LARGEST_EXACT = 2**53
+
 
 def checked_names(feature_names: Sequence[str]) -> list[str]:
     """Return feature names that are given, and distinct."""
@@ -91,8 +94,10 @@ def checked_ids(ids: ArrayLike) -> NDArray[Any]:
     keys = np.asarray(ids)
     if keys.ndim != 1:
         raise InputError(f"task ids must be one per task, got shape {keys.shape}")
-    if keys.dtype.kind == "f" and len(keys) and (keys == np.floor(keys)).all():
-        keys = keys.astype(np.int64)  # integers as pandas makes them of a column with gaps
+    if keys.dtype.kind == "f" and len(keys):
+        exact = np.abs(keys) < LARGEST_EXACT  # false for NaN and infinity too
+        if (exact & (keys == np.floor(keys))).all():
+            keys = keys.astype(np.int64)  # integers as pandas makes them of a column with gaps
     if keys.dtype.kind in "iu":
         if keys.dtype == np.uint64 and len(keys) and keys.max() > np.iinfo(np.int64).max:
             raise InputError(f"task id {keys.max()} does not fit int64: use strings")

@@ -131,6 +131,8 @@ def test_values_that_are_not_numbers(tmp_path, values):
     ("ids", "match"),
     [
         ([1.5, 2.0], r"got 1\.5 \(float"),
+        ([np.inf, 2.0], r"got inf \(float"),
+        ([2.0**53, 2.0], r"got 9007199254740992\.0 \(float"),
         ([1, "a"], r"all alike, got 1 \(int\)"),
         (np.array(["a", 2], dtype=object), r"got 2 \(int\)"),
         (["a", ""], r"got '' \(str\)"),
