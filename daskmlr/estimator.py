@@ -339,7 +339,7 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
         own = {"target_name": getattr(y, "name", None), "task_name": getattr(groups, "name", None)}
         rows, targets = check_X_y(
             numbers(X, "X"),
-            y,
+            numbers(y, "y"),
             dtype=(np.float64, np.float32),
             y_numeric=True,
             ensure_all_finite=False,  # the writer says where

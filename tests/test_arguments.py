@@ -77,6 +77,11 @@ def test_a_column_of_text_is_named(table):
         )
 
 
+def test_a_target_of_text_is_refused(table):
+    with pytest.raises(InputError, match="y must be an array of numbers, got"):
+        MixedLinearRegression(2).fit(table[FEATURES], table["region"], groups=table["shop"])
+
+
 def test_a_missing_value_is_named(table):
     holed = table[FEATURES].copy()
     holed.loc[7, "area"] = np.nan
