@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from daskmlr.errors import FeatureMismatchError, InputError
+from daskmlr.storage.checking import checked_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,12 +44,12 @@ def numbers(X: ArrayLike, where: str) -> NDArray[Any]:
     if array.dtype.kind in "fiub":
         return array
     try:
-        return array.astype(np.float64)
+        return _floats(array)
     except (TypeError, ValueError):
         names = column_names(X)
         for j, column in enumerate(array.T if array.ndim == 2 else ()):
             try:
-                column.astype(np.float64)
+                _floats(column)
             except (TypeError, ValueError) as error:
                 name = repr(names[j]) if names else str(j)
                 raise InputError(
@@ -55,6 +57,12 @@ def numbers(X: ArrayLike, where: str) -> NDArray[Any]:
                     "(pandas.get_dummies with drop_first=True), or ingest the table, which does"
                 ) from None
         raise InputError(f"{where} must be an array of numbers, got {array.dtype}") from None
+
+
+def _floats(values: NDArray[Any]) -> NDArray[np.float64]:
+    if values.dtype.kind in "mM":  # NumPy would count nanoseconds
+        raise TypeError(f"it holds times, {values.dtype}")
+    return values.astype(np.float64)
 
 
 def checked_rows(X: ArrayLike, feature_names: Sequence[str], where: str) -> NDArray[np.float64]:
@@ -67,8 +75,9 @@ def checked_rows(X: ArrayLike, feature_names: Sequence[str], where: str) -> NDAr
     InputError
         For another shape, or values that are not finite numbers.
     """
-    names = column_names(X)
-    if names is not None and tuple(feature_names) != default_names(len(feature_names)):
+    names, unnamed = column_names(X), default_names(len(feature_names))
+    # as scikit-learn: a fit to an array has no names to hold columns against
+    if names is not None and (tuple(feature_names) != unnamed or {*names} & {*unnamed}):
         check_names(names, feature_names, where)
     rows = np.asarray(numbers(X, where), dtype=np.float64)
     if rows.ndim != 2 or rows.shape[1] != len(feature_names):
@@ -109,6 +118,74 @@ def check_names(theirs: Sequence[str], ours: Sequence[str], where: str) -> None:
     )
 
 
+def task_ids(groups: ArrayLike, what: str = "groups") -> NDArray[Any]:
+    """Return the task of each row as int64 or str objects; floats that are whole are integers.
+
+    Parameters
+    ----------
+    groups : array of shape (n,)
+    what : str
+        Their name, for the errors.
+
+    Raises
+    ------
+    InputError
+        For ids of several types, missing ones, and numbers that are not whole.
+
+    Examples
+    --------
+    >>> task_ids([2.0, 1.0]).tolist(), task_ids(["b", "a"]).tolist()
+    ([2, 1], ['b', 'a'])
+    """
+    # a list of integers and strings would become an array of strings
+    mixed = isinstance(groups, (list, tuple)) and any(isinstance(key, str) for key in groups)
+    keys = np.asarray(groups, dtype=object if mixed else None)
+    if keys.ndim != 1:
+        raise InputError(f"{what} must name one task per row, got shape {keys.shape}")
+    missing = np.asarray(pd.isna(keys))
+    if missing.any():
+        raise InputError(
+            f"{what} has {np.count_nonzero(missing)} missing values, the first in row "
+            f"{missing.argmax()}: name the task of every row, or drop these rows"
+        )
+    if keys.dtype.kind == "O":
+        types = sorted({type(key).__name__ for key in keys.tolist()})
+        if "str" in types and len(types) > 1:
+            raise InputError(
+                f"{what} has ids of types {' and '.join(types)}: make them all integers, or all "
+                "text (astype(str))"
+            )
+        if "str" not in types:
+            keys = np.array(keys.tolist())  # such as those of a column of integers with gaps
+    return checked_ids(keys)
+
+
+def check_common_tasks(
+    known: NDArray[Any], wanted: NDArray[Any], support: str = "the support", query: str = "X"
+) -> None:
+    """Refuse rows to predict of which none has support, since that is a mistake.
+
+    Parameters
+    ----------
+    known, wanted : ndarray
+        Ids of the tasks that have support, and of those to predict.
+    support, query : str
+        Where they come from.
+
+    Raises
+    ------
+    InputError
+        If both have tasks and none is in both, with an example of each and its type.
+    """
+    if not len(known) or not len(wanted) or pd.Index(wanted).isin(known).any():
+        return
+    first, has = (f"{ids.item(0)!r} ({type(ids.item(0)).__name__})" for ids in (wanted, known))
+    raise InputError(
+        f"no task of {query} has support: its first is {first}, the first of {support} {has}. "
+        "Task ids must be of one type and spelt alike"
+    )
+
+
 def label_shares(
     n: int,
     weights: NDArray[np.float64],
@@ -145,16 +222,10 @@ def label_shares(
         return np.broadcast_to(shares[0], prior.shape) if len(shares) else prior
     if groups is None:
         raise InputError("support has groups: give the groups of the rows of X too")
-    wanted = np.asarray(groups)
+    wanted = task_ids(groups)
     if len(wanted) != n:
         raise InputError(f"groups must have one entry per row of X ({n}), got {len(wanted)}")
     keys, shares = assign(*support)
-    known = np.isin(wanted.astype(object), keys.astype(object))
-    if len(keys) and n and not known.any():
-        raise InputError(
-            f"no task of X has support: its first is {wanted[0]!r}, the support's {keys[0]!r}. "
-            "Task ids must be of one kind and spelt alike"
-        )
-    place = np.zeros(n, dtype=np.int64)
-    place[known] = np.searchsorted(keys, wanted[known])
-    return np.where(known[:, None], shares[place], prior) if len(keys) else prior
+    check_common_tasks(keys, wanted)
+    place = pd.Index(keys).get_indexer(pd.Index(wanted))
+    return np.where((place >= 0)[:, None], shares[place], prior) if len(keys) else prior

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,10 +13,11 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, check_X_y
 
-from daskmlr.arguments import column_names, numbers
-from daskmlr.errors import InputError
+from daskmlr.arguments import column_names, numbers, task_ids
+from daskmlr.errors import DaskmlrError, InputError
 from daskmlr.fitting import fit_tasks
 from daskmlr.graph.execute import connect
+from daskmlr.model import ASSIGNED
 from daskmlr.selection import fit_best
 from daskmlr.stages import FitOptions
 from daskmlr.storage.arrays import write_arrays
@@ -23,7 +25,7 @@ from daskmlr.storage.tasks import TaskStore, open_tasks
 from daskmlr.updating import update_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -178,8 +180,8 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
             For data or parameters that cannot be fitted.
         """
         options = self._options()
-        with tempfile.TemporaryDirectory(prefix="daskmlr-") as folder:
-            tasks = self._tasks(X, y, groups, Path(folder) / "tasks")
+        with _scratch() as path:
+            tasks = self._tasks(X, y, groups, path)
             with connect(client, progress) as runner:
                 fit = fit_best if self.n_components == "auto" else fit_tasks
                 model, diagnosis = fit(tasks, options, runner)
@@ -218,9 +220,9 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
         """
         if not hasattr(self, "model_"):
             return self.fit(X, y, groups=groups, client=client, progress=progress)
-        with tempfile.TemporaryDirectory(prefix="daskmlr-") as folder:
+        with _scratch() as path:
             known = self.model_.feature_names
-            tasks = self._tasks(X, y, groups, Path(folder) / "tasks", feature_names=known)
+            tasks = self._tasks(X, y, groups, path, feature_names=known)
             with connect(client, progress) as runner:
                 model, diagnosis = update_model(self.model_, tasks, self._options(), runner)
         diagnosis.give_warnings(stacklevel=2)
@@ -276,8 +278,8 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
     ) -> Uncertainty:
         """Take standard errors and intervals from the data of `fit`; see `Model.uncertainty`."""
         check_is_fitted(self)
-        with tempfile.TemporaryDirectory(prefix="daskmlr-") as folder:
-            tasks = self._tasks(X, y, groups, Path(folder) / "tasks")
+        with _scratch() as path:
+            tasks = self._tasks(X, y, groups, path)
             return self.model_.uncertainty(tasks, client=client)
 
     def _options(self) -> FitOptions:
@@ -334,13 +336,17 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
         own = {"target_name": getattr(y, "name", None), "task_name": getattr(groups, "name", None)}
         rows, targets = check_X_y(
             numbers(X, "X"),
-            y,
+            numbers(y, "y"),
             dtype=(np.float64, np.float32),
             y_numeric=True,
             ensure_all_finite=False,  # the writer says where
         )
-        named = {what: name for what, name in own.items() if isinstance(name, str)}
-        return write_arrays(path, rows, targets, groups, feature_names=names, **named)
+        named = {
+            what: name
+            for what, name in own.items()
+            if isinstance(name, str) and name and name not in ASSIGNED
+        }
+        return write_arrays(path, rows, targets, task_ids(groups), feature_names=names, **named)
 
     def _take(self, model: Model) -> None:
         self.model_ = model
@@ -355,6 +361,20 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
         self.diagnostics_ = model.diagnostics
         self.n_features_in_ = model.n_features
         self.feature_names_in_ = np.array(model.feature_names, dtype=object)
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """Give a path for the store that arrays are written to; errors name the arrays instead."""
+    with tempfile.TemporaryDirectory(prefix="daskmlr-") as folder:
+        path = Path(folder) / "tasks"
+        try:
+            yield path
+        except DaskmlrError as error:
+            if str(path) not in str(error):
+                raise
+            said = str(error).replace(str(path), "X, y and groups")
+            raise type(error)(said).with_traceback(error.__traceback__) from None
 
 
 def _seed(random_state: int | np.random.RandomState | None) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from daskmlr.arguments import check_names, checked_rows, label_shares
+from daskmlr.arguments import check_names, checked_rows, label_shares, task_ids
 from daskmlr.errors import InputError
 from daskmlr.graph.reduce import map_tasks
 from daskmlr.kernels.assignment import Mixture, block_log_likelihood, posterior
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 KIND = "daskmlr-model"
 FORMAT_VERSION = 1
+# Columns of an assignment, beside the task's key.
+ASSIGNED = ("label", "log_likelihood", "p_value", "posterior")
 
 
 @dataclass(frozen=True)
@@ -227,7 +229,7 @@ class Model:
             checked_rows(X, self.feature_names, "X of the support"),
             np.asarray(y, dtype=np.float64),
         )
-        groups = np.asarray(groups)
+        groups = task_ids(groups, "groups of the support")
         if not len(X) == len(y) == len(groups):
             raise InputError(
                 "support examples must be as many in X, y and groups, "

@@ -92,6 +92,7 @@ def store_facts(tasks: TaskStore) -> dict[str, Any]:
         "tasks": tasks.n_tasks,
         "examples": tasks.n_rows,
         "features": list(tasks.feature_names),
+        "reference_levels": reference_levels(tasks.encoding),
         "target": tasks.target_name,
         "task": tasks.task_name,
         "dtype": str(tasks.dtype),
@@ -122,11 +123,13 @@ def store_tables(facts: dict[str, Any]) -> list[Table]:
     what = Table(title=facts["path"], show_header=False)
     sizes = facts["task_size"]
     dropped = sum(entry.get("rows_dropped", 0) for entry in facts["provenance"])
+    against = facts["reference_levels"]
     size, stored = _size(facts["bytes"]), _size(facts["bytes_stored"])
     for name, value in (
         ("tasks", f"{facts['tasks']:,}"),
         ("examples", f"{facts['examples']:,}"),
         ("features", f"{len(facts['features'])}: {_some(facts['features'])}"),
+        *([("reference levels", _some(against))] if against else []),
         ("target", facts["target"]),
         ("task key", facts["task"]),
         (
@@ -158,11 +161,24 @@ def store_tables(facts: dict[str, Any]) -> list[Table]:
         "subspace (t >= log k, n t >= d k²)",
         "first components (t >= √k, n >= k^1.5, n t >= k²)",
         title="Orders of magnitude that k components need",
-        caption="n tasks of at least t examples, d features. How many there are: fit says",
+        caption="n tasks of at least t examples, d features. Necessary, by the method's "
+        "theory; how many there are is another question: fit --n-components auto answers it",
     )
     for row in facts["sufficiency"]:
         enough.add_row(str(row["n_components"]), *(_verdict(row[w]) for w in ("light", "heavy")))
     return [what, picture, enough]
+
+
+def reference_levels(encoding: dict[str, Any] | None) -> list[str]:
+    """Category of each categorical column that has no feature: coefficients are against it.
+
+    Examples
+    --------
+    >>> reference_levels({"columns": ["hour", "sky"], "categories": {"sky": ["blue", "grey"]}})
+    ['sky=blue']
+    """
+    categories = encoding["categories"] if encoding else {}
+    return [f"{column}={levels[0]}" for column, levels in categories.items()]
 
 
 def model_facts(model: Model) -> dict[str, Any]:
@@ -177,6 +193,7 @@ def model_facts(model: Model) -> dict[str, Any]:
             }
             for i in range(model.n_components)
         ],
+        "reference_levels": reference_levels(model.encoding),
         "log_likelihood": model.log_likelihood,
         "tasks": model.n_tasks,
         "examples": model.n_rows,
@@ -229,8 +246,7 @@ def selection_table(trials: list[dict[str, Any]]) -> Table:
 
 def model_table(model: Model, *, most: int = 6) -> Table:
     """Show the components, with the coefficients that move the target most per feature spread."""
-    categories = (model.encoding or {}).get("categories", {})
-    against = [f"{column}={levels[0]}" for column, levels in categories.items()]
+    against = reference_levels(model.encoding)
     table = Table(
         "component",
         "weight",

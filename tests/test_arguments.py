@@ -64,7 +64,9 @@ def test_groups_without_groups_of_the_support_are_refused(fitted, table):
 @pytest.mark.parametrize("groups", [np.arange(1200), np.repeat(["3"], 1200)])
 def test_tasks_none_of_which_has_support_are_refused(fitted, table, groups):
     known = (table[FEATURES], table["sales"], table["shop"])
-    with pytest.raises(InputError, match=r"no task of X has support: .* the support's 's000'"):
+    kind = type(groups.item(0)).__name__
+    message = rf"no task of X has support: .* \({kind}\), .* the support 's000' \(str\)"
+    with pytest.raises(InputError, match=message):
         fitted.predict(table[FEATURES], support=known, groups=groups)
 
 
@@ -73,6 +75,11 @@ def test_a_column_of_text_is_named(table):
         MixedLinearRegression(2).fit(
             table[[*FEATURES, "region"]], table["sales"], groups=table["shop"]
         )
+
+
+def test_a_target_of_text_is_refused(table):
+    with pytest.raises(InputError, match="y must be an array of numbers, got"):
+        MixedLinearRegression(2).fit(table[FEATURES], table["region"], groups=table["shop"])
 
 
 def test_a_missing_value_is_named(table):
@@ -93,3 +100,59 @@ def test_whole_numbers_are_task_ids_as_floats_too(table):
 
 def test_series_give_their_names(fitted):
     assert (fitted.model_.target_name, fitted.model_.task_name) == ("sales", "shop")
+
+
+def test_a_name_that_labels_bear_is_left(table):
+    fitted = MixedLinearRegression(2, random_state=0).fit(
+        table[FEATURES], table["sales"], groups=table["shop"].rename("label")
+    )
+    assert fitted.model_.task_name == "task"
+    assert fitted.task_ids_[0] == "s000"
+
+
+@pytest.mark.parametrize(
+    ("known", "wanted", "message"),
+    [
+        ([1, "2"], [1, 2], "groups of the support has ids of types int and str"),
+        ([1, 2], np.array([1, "b"], dtype=object), "groups has ids of types int and str"),
+        (["1", "2"], [1, 2], r"first is 1 \(int\), the first of the support '1' \(str\)"),
+        ([1, 2], [1.5, 2], r"got 1\.5 \(float\): convert"),
+        ([1, None], [1, 2], "groups of the support has 1 missing values, the first in row 1"),
+    ],
+)
+def test_ids_of_several_types_are_refused(fitted, table, known, wanted, message):
+    X = table[FEATURES][:2]
+    with pytest.raises(InputError, match=message):
+        fitted.predict(X, support=(X, [1.0, 2.0], known), groups=wanted)
+
+
+def test_whole_numbers_are_ids_whatever_their_type(fitted, table):
+    X, y = table[FEATURES][:2], [1.0, 2.0]
+    expected = fitted.predict(X, support=(X, y, [7, 8]), groups=[8, 9])
+    got = fitted.predict(X, support=(X, y, [7.0, 8.0]), groups=pd.Series([8, 9], dtype="Int64"))
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_a_task_that_is_missing_is_said_by_its_row(table):
+    groups = table["shop"].mask(table.index == 5)
+    with pytest.raises(InputError, match="groups has 1 missing values, the first in row 5"):
+        MixedLinearRegression(2).fit(table[FEATURES], table["sales"], groups=groups)
+
+
+def test_times_are_no_numbers(table):
+    X = pd.DataFrame({"when": pd.date_range("2020", periods=len(table))})
+    with pytest.raises(InputError, match=r"column 'when' of X is not numeric .it holds times"):
+        MixedLinearRegression(2).fit(X, table["sales"], groups=table["shop"])
+
+
+def test_the_names_of_an_array_are_held_against_each_other_only(table):
+    X, y = table[FEATURES].to_numpy(), table["sales"]
+    fitted = MixedLinearRegression(2, random_state=0).fit(X, y, groups=table["shop"])
+    fitted.predict(table[FEATURES])
+    with pytest.raises(FeatureMismatchError, match="another order"):
+        fitted.predict(pd.DataFrame(X, columns=["x1", "x0"]))
+
+
+def test_errors_of_arrays_name_no_path_of_ours(table):
+    with pytest.raises(InputError, match=r"^n_components=201 is more than the 200 tasks of X, y"):
+        MixedLinearRegression(201).fit(table[FEATURES], table["sales"], groups=table["shop"])

@@ -1,10 +1,12 @@
 """The command line, as a process runs it: output, exit codes, nothing half-written."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 
+import dask
 import numpy as np
 import pandas as pd
 import pytest
@@ -268,13 +270,70 @@ class TestBadInput:
         assert list(tmp_path.iterdir()) == []
 
 
-def test_swapped_arguments_do_not_ask_for_a_deletion(folder, tmp_path):
-    said = refuse("fit", folder / "model", folder / "tasks", "--n-components", 2)
-    assert "model is not a task store but a daskmlr-model" in said
-    frame = pd.DataFrame({"who": ["a"], "x": [1.0], "y": [1.0]})
-    frame.to_csv(tmp_path / "in.csv")
-    said = refuse("ingest", tmp_path / "out", tmp_path / "in.csv", "--task", "who", "--target", "y")
-    assert "delete" not in said
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("fit model tasks --n-components 2",
+         "model is not a task store but a daskmlr-model: give the path of a store that ingest or "
+         "simulate wrote. tasks is a task store: the order is STORE MODEL"),
+        ("fit new tasks --n-components 2", "tasks is a task store: the order is STORE MODEL"),
+        ("fit tasks tasks --n-components 2",
+         "tasks exists and is a task store: choose another path for the output, and check"),
+        ("assign tasks model out.parquet", "model is a model: the order is MODEL STORE OUT"),
+        ("update tasks model out", "model is a model: the order is MODEL STORE OUT"),
+        ("intervals tasks model", "model is a model: the order is MODEL STORE"),
+        ("predict out.csv model --support a.csv --query b.csv",
+         "model is a model: the order is MODEL OUT"),
+        ("ingest out shops.csv --task a --target b",
+         "shops.csv exists and is a file: choose another path for the output, and check"),
+    ],
+)  # fmt: skip
+def test_swapped_arguments_are_said(folder, tmp_path, monkeypatch, command, said):
+    for name in ("tasks", "model"):
+        (tmp_path / name).symlink_to(folder / name)
+    (tmp_path / "shops.csv").write_text("a,b,c\n1,2,3\n")
+    monkeypatch.chdir(tmp_path)
+    output = refuse(*command.split())
+    assert said in output.replace("\n", " ").replace(f"{tmp_path}/", "")
+    assert "delete" not in output
+
+
+def test_a_scheduler_that_is_not_there(folder, tmp_path):
+    arguments = ("--n-components", 2, "--scheduler", "tcp://127.0.0.1:9")
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+        said = refuse("fit", folder / "tasks", tmp_path / "model", *arguments)
+    assert "no Dask scheduler answers at tcp://127.0.0.1:9 (tried for 1 s): check that it" in said
+    said = refuse("fit", folder / "tasks", tmp_path / "model", *arguments[:-1], "tcp:/host:8786")
+    assert "no Dask scheduler answers at tcp:/host:8786" in said
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_reader_that_has_enough_is_no_error(folder):
+    """`daskmlr ... | head`: the pipe is closed before anything is written."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = subprocess.run(
+        [sys.executable, "-m", "daskmlr", "info", folder / "tasks", "--json"],
+        stdout=writing, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    os.close(writing)
+    assert result.stderr == ""
+
+
+def test_ingest_prints_the_first_facts_and_the_reference_levels(tmp_path):
+    rng = np.random.default_rng(0)
+    heat, sky = rng.normal(size=300), np.tile(["blue", "grey", "red"], 100)
+    table = pd.DataFrame({"shop": np.repeat(np.arange(60), 5), "sky": sky, "heat": heat})
+    table.assign(sold=2 * heat + rng.normal(size=300)).to_csv(tmp_path / "shops.csv")
+    columns = ("--task", "shop", "--target", "sold", "--features", "sky,heat")
+    said = succeed("ingest", tmp_path / "shops.csv", tmp_path / "t", *columns).output
+    assert "sky=blue" in said
+    assert "at least t examples" not in said
+    full = " ".join(succeed("info", tmp_path / "t").output.split())
+    assert "Tasks with at least t examples" in full
+    assert "fit --n-components auto answers it" in full
+    fitted = succeed("fit", tmp_path / "t", tmp_path / "m", "--n-components", 1)
+    assert "The intercept is that of sky=blue" in fitted.output
 
 
 def test_an_automatic_number_of_components_shows_its_trials(folder, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from daskmlr import Model
 from daskmlr.errors import FeatureMismatchError, InputError, PathExistsError, StoreError
-from daskmlr.ingestion.predict import predict_tables
+from daskmlr.ingestion.predict import Predicted, predict_tables
 
 PARAMETERS = {
     "coef": np.array([[1.0, 2.0, 0.0], [-1.0, 0.0, 3.0]]),
@@ -78,6 +78,11 @@ def test_rows_are_kept_and_predicted(tmp_path, suffixes):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+def test_tasks_with_support_are_counted(tmp_path):
+    tables = write(SUPPORT, tmp_path / "support.csv"), write(QUERY, tmp_path / "query.csv")
+    assert predict_tables(MODEL, *tables, tmp_path / "out.csv") == Predicted(3, 3, 2)
+
+
 def test_map_takes_the_likeliest_component(tmp_path):
     assert predict(tmp_path, method="map")["prediction"].tolist() == [3.0, 2.0, 5.0]
 
@@ -142,6 +147,12 @@ def test_a_model_without_encoding_wants_its_features_as_columns(tmp_path):
         (SUPPORT.assign(y=["1", "?", "2", "3"]), QUERY, InputError, r"support.csv.*'\?' in row 2"),
         (SUPPORT.assign(who=["u", None, "v", "v"]), QUERY, InputError, "1 missing.*row 2.*task"),
         (SUPPORT.iloc[:0], QUERY, InputError, r"support.csv is empty"),
+        (
+            SUPPORT.assign(who=[1, 2, 1, 2]),
+            QUERY,
+            InputError,
+            r"no task of .*query.csv has support: .* 'v' \(str\), .*support.csv 1 \(int\)",
+        ),
         (SUPPORT, QUERY.assign(std=0), InputError, r"columns named \['std'\]"),
     ],
 )

@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from daskmlr.errors import DaskmlrError
+from daskmlr.errors import DaskmlrError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -60,6 +60,20 @@ def print_facts(facts: dict[str, Any], as_json: bool, tables: Sequence[Table]) -
     console = Console(width=None if sys.stdout.isatty() else 120)
     for table in tables:
         console.print(table)
+
+
+@contextmanager
+def in_order(order: str, *others: Path) -> Iterator[None]:
+    """Where an input is not what it should be, say what lies at the other arguments."""
+    from daskmlr.storage.publish import what_is
+
+    try:
+        yield
+    except StoreError as error:
+        there = [f"{path} is a {found}" for path in others if (found := what_is(path))]
+        if not there:
+            raise
+        raise StoreError(f"{error}. {', '.join(there)}: the order is {order}") from error
 
 
 def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

@@ -9,7 +9,16 @@ from typing import Any, Literal
 import click
 
 from daskmlr import report
-from daskmlr.cli.base import EXISTING, as_json, main, print_facts, progress, scheduler, seed_option
+from daskmlr.cli.base import (
+    EXISTING,
+    as_json,
+    in_order,
+    main,
+    print_facts,
+    progress,
+    scheduler,
+    seed_option,
+)
 
 
 class AutoOrNumber(click.ParamType):  # type: ignore[type-arg]
@@ -57,7 +66,8 @@ def fit(
     from daskmlr.storage.publish import refuse_existing
     from daskmlr.storage.tasks import open_tasks
 
-    tasks = open_tasks(store)  # first: a model in its place tells swapped arguments
+    with in_order("STORE MODEL", model):
+        tasks = open_tasks(store)
     refuse_existing(model)
     estimator = MixedLinearRegression(
         n_components,
@@ -96,7 +106,8 @@ def update(model: Path, store: Path, out: Path, scheduler: str | None, as_json: 
     from daskmlr.storage.tasks import open_tasks
     from daskmlr.updating import update_model
 
-    before, tasks = Model.load(model), open_tasks(store)
+    with in_order("MODEL STORE OUT", store, out):
+        before, tasks = Model.load(model), open_tasks(store)
     refuse_existing(out)
     options = FitOptions(before.n_components)
     with progress() as show, connect(scheduler, show) as runner:
@@ -132,8 +143,8 @@ def assign(
     from daskmlr.model import Model
     from daskmlr.storage.tasks import open_tasks
 
-    tasks = open_tasks(store)
-    fitted = Model.load(model)
+    with in_order("MODEL STORE OUT", store, out):
+        fitted, tasks = Model.load(model), open_tasks(store)
     with progress() as show, connect(scheduler, show) as runner:
         fitted.assign(tasks, out, client=runner)
     odd = report.odd_facts(out, odd_rate, tasks.n_tasks)
@@ -175,7 +186,8 @@ def intervals(
     from daskmlr.uncertainty import check_level
 
     check_level(level)
-    fitted, tasks = Model.load(model), open_tasks(store)
+    with in_order("MODEL STORE", store):
+        fitted, tasks = Model.load(model), open_tasks(store)
     with progress() as show, connect(scheduler, show) as runner:
         found = fitted.uncertainty(tasks, client=runner)
     facts = report.interval_facts(fitted, found, level=level, kind=kind)
@@ -201,7 +213,9 @@ def predict(
     from daskmlr.ingestion import predict_tables
     from daskmlr.model import Model
 
-    done = predict_tables(Model.load(model), support, query, out, method=method)
+    with in_order("MODEL OUT", out):
+        fitted = Model.load(model)
+    done = predict_tables(fitted, support, query, out, method=method)
     print_facts({"out": str(out), **asdict(done)}, as_json, [])
     if not as_json:
         click.echo(

@@ -88,7 +88,7 @@ def simulate(
             on_progress=show and (lambda done, total: show("simulate", done, total)),
             **parameters,
         )
-    _print_store(tasks, as_json)
+    _print_store(tasks, as_json, first=True)
 
 
 @main.command()
@@ -125,7 +125,7 @@ def ingest(
         progress=sys.stderr.isatty(),
         **options,
     )
-    _print_store(tasks, as_json)
+    _print_store(tasks, as_json, first=True)
 
 
 @main.command()
@@ -155,6 +155,8 @@ def _names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",")]
 
 
-def _print_store(tasks: Any, as_json: bool) -> None:
+def _print_store(tasks: Any, as_json: bool, *, first: bool = False) -> None:
+    """Print what a store holds; `first`, without what its tasks could carry."""
     facts = report.store_facts(tasks)
-    print_facts(facts, as_json, report.store_tables(facts))
+    tables = report.store_tables(facts)
+    print_facts(facts, as_json, tables[:1] if first else tables)

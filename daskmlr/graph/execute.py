@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import dask
 from dask.callbacks import Callback
 from dask.system import CPU_COUNT
+from dask.utils import parse_timedelta
 from distributed import Client
 from distributed.system import MEMORY_LIMIT
 from distributed.utils import key_split
@@ -160,7 +161,16 @@ def _connect_to(address: str) -> Client:
             f"client must be a distributed.Client, the address of a scheduler (tcp://host:8786), "
             f"'threads' or 'sync', got {address!r}"
         )
-    return Client(address, set_as_default=False)
+    seconds = parse_timedelta(dask.config.get("distributed.comm.timeouts.connect"))
+    try:
+        return Client(address, timeout=seconds, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"no Dask scheduler answers at {address} (tried for {seconds:g} s): check that it is "
+            "running (`dask scheduler` prints its address), that the address is of the form "
+            "tcp://host:8786, and that this machine reaches the port; or leave it out to compute "
+            "on this machine"
+        ) from error
 
 
 def _local_client() -> Client:

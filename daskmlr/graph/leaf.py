@@ -132,6 +132,11 @@ def _task_rows(
     args: Sequence[Any],
 ) -> dict[str, np.ndarray]:
     rows = function(block, *args)
+    if store.task_name in rows:
+        raise InputError(
+            f"the mapped function returns a column {store.task_name!r}, which is the name of the "
+            f"task's key in {store.path}: give one of them another name"
+        )
     for name, values in rows.items():
         if len(values) != block.n_tasks:
             raise InputError(

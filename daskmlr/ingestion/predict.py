@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from daskmlr.arguments import check_common_tasks
 from daskmlr.encoding import FeatureEncoding, check_columns, numeric_values
 from daskmlr.errors import FeatureMismatchError, InputError
 from daskmlr.ingestion.columns import INTEGER
@@ -89,7 +90,12 @@ def predict_tables(
     if taken:
         raise InputError(f"{query} has columns named {taken}, which are to be added: rename them")
     target = examples.numbers(model.target_name)
-    known, wanted = _same_kind(examples.tasks(), rows.tasks())
+    ids = examples.tasks(), rows.tasks()
+    known, wanted = _same_kind(*ids)
+    tasks = pd.Index(wanted).unique()
+    n_supported = int(tasks.isin(known).sum())
+    if not n_supported:
+        check_common_tasks(*ids, str(support), str(query))
     mean, std = model.predict(
         rows.features(),
         support=(examples.features(), target, known),
@@ -103,8 +109,7 @@ def predict_tables(
             result.to_csv(staging, index=False)
         else:
             pq.write_table(pa.Table.from_pandas(result, preserve_index=False), staging)
-    tasks = np.unique(wanted)
-    return Predicted(len(result), len(tasks), int(np.isin(tasks, known).sum()))
+    return Predicted(len(result), len(tasks), n_supported)
 
 
 class _Table:

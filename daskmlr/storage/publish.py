@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import sys
 import uuid
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from daskmlr.errors import NoSpaceError, PathExistsError, StoreError
 
@@ -20,19 +21,52 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+# What the groups that daskmlr writes are called, by the kind in their attributes.
+KINDS = {
+    "daskmlr-tasks": "task store",
+    "daskmlr-model": "model",
+    "daskmlr-rows": "table of tasks",
+    "truth of simulated tasks": "truth of simulated tasks",
+}
+
+
+def what_is(path: str | os.PathLike[str]) -> str | None:
+    """Say what lies at `path`: one of the values of `KINDS`, a file or a folder; None if nothing.
+
+    Examples
+    --------
+    >>> what_is("/"), what_is("/no/such/thing")
+    ('folder', None)
+    """
+    target = Path(path)
+    if target.is_file():
+        return "file"
+    if not target.exists():
+        return "broken link" if target.is_symlink() else None
+    try:
+        content: Any = json.loads((target / "zarr.json").read_text())
+        return KINDS[content["attributes"]["daskmlr"]["kind"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "folder"
+
+
 def refuse_existing(path: str | os.PathLike[str]) -> Path:
     """Return `path` made absolute; it must not exist, in a folder that must.
 
     Raises
     ------
     PathExistsError
-        If it exists.
+        If it exists, saying what it is.
     StoreError
         If its folder does not.
     """
     target = Path(path).absolute()
-    if target.exists() or target.is_symlink():
-        raise PathExistsError(f"{path} exists: choose another path for the output")
+    found = what_is(target)
+    if found is not None:
+        raise PathExistsError(
+            f"{path} exists and is a {found}: choose another path for the output, and check the "
+            "order of the arguments"
+        )
     if not target.parent.is_dir():
         raise StoreError(f"the folder {target.parent} of the output does not exist: create it")
     return target

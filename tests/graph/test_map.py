@@ -73,6 +73,11 @@ def test_rows_that_are_not_one_per_task_are_refused(easy_tasks, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_column_named_like_the_tasks_key_is_refused(easy_tasks):
+    with pytest.raises(InputError, match="column 'task', which is the name of the task's key"):
+        map_tasks(easy_tasks, lambda b: {"task": np.zeros(b.n_tasks)}, None, client="sync")
+
+
 def test_an_existing_output_is_refused_before_any_work(easy_tasks, tmp_path):
     (tmp_path / "rows.parquet").mkdir()
     with pytest.raises(PathExistsError, match=r"rows\.parquet exists"):

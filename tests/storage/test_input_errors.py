@@ -257,7 +257,7 @@ def test_an_existing_path(tasks, tmp_path, kind):
         path.mkdir()
     else:
         path.symlink_to(tmp_path / "nowhere")
-    with pytest.raises(PathExistsError, match=f"{path} exists: choose another path"):
+    with pytest.raises(PathExistsError, match=f"{path} exists and is a .*: choose another path"):
         create_tasks(path, feature_names=["a"])
 
 

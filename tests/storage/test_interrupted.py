@@ -248,7 +248,7 @@ def test_an_append_that_was_begun_before_another_ended_is_refused(tasks, tmp_pat
 
 def test_somebody_else_took_the_name_meanwhile(tasks, tmp_path):
     with (  # noqa: PT012 - leaving the writer raises
-        pytest.raises(PathExistsError, match="exists: choose another path"),
+        pytest.raises(PathExistsError, match="exists and is a file: choose another path for"),
         create_tasks(tmp_path / "t", feature_names=["a"]) as writer,
     ):
         writer.write([[1.0]], [1.0], [1])
