@@ -58,7 +58,7 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
         paper's single linkage of median-of-batches distances.
     n_heavy : int, optional
         Number of tasks, the largest ones, used for that; by default 256 for each component (1,024
-        if `robust`), fewer if they would not fit in memory.
+        if `robust`) and at least 8,192, fewer if they would not fit in memory.
     n_batches : int
         Batches of a task for the linkage's median.
     n_restarts : int
@@ -69,7 +69,8 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
     max_iter : int
         Most refinement passes.
     tol : float
-        Refinement stops when the mean log-likelihood of an example gains less.
+        Refinement stops when a pass raises the log-likelihood of all tasks by less. One standard
+        error is worth 0.5.
     sample_split : bool
         Use disjoint thirds of the tasks for subspace, first components and refinement, as the
         paper's proof asks; every task everywhere is more accurate.
@@ -134,7 +135,7 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
         n_restarts: int = 12,
         assignment: Literal["soft", "hard"] = "soft",
         max_iter: int = 100,
-        tol: float = 1e-6,
+        tol: float = 0.01,
         sample_split: bool = False,
         robust: float | None = None,
         random_state: int | np.random.RandomState | None = None,

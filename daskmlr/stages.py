@@ -12,9 +12,10 @@ from daskmlr import plan
 from daskmlr.diagnostics import Spectrum, nearest_components
 from daskmlr.graph.reduce import reduce_tasks
 from daskmlr.kernels import clustering, diagnosis, linkage, moments, projected, regression
+from daskmlr.kernels.acceleration import extrapolate
 from daskmlr.kernels.blocks import Frame, Part
 from daskmlr.kernels.standardise import standardiser_from_gram
-from daskmlr.kernels.subspace import top_eigenspace
+from daskmlr.kernels.subspace import rank_above, top_eigenspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +27,12 @@ if TYPE_CHECKING:
     from daskmlr.kernels.blocks import TaskBlock
     from daskmlr.storage.tasks import TaskStore
 
-# Projected tasks are kept on the client: this many for each component, in this much memory.
+# k regressions span k directions; where tasks differ by degrees, more rise above the noise edge.
+SPARE_DIRECTIONS = 16
+# Projected tasks are kept on the client: this many for each component and in all, in this much
+# memory.
 HEAVY_PER_COMPONENT = 256
+LEAST_HEAVY = 8192
 # ... and so many times more in a robust fit: corrupted tasks could be all of the largest.
 ROBUST_HEAVY = 4
 HEAVY_BYTES = 256 * plan.MIB
@@ -47,7 +52,7 @@ class FitOptions:
     n_restarts: int = 12
     assign: Literal["soft", "hard"] = "soft"
     max_iter: int = 100
-    tol: float = 1e-6
+    tol: float = 0.01
     seed: int = 0
     sample_split: bool = False
     robust: float | None = None
@@ -104,10 +109,11 @@ def find_subspace(
         frame = frame.with_offset(offset + pooled)
         sums = _moments(tasks, frame, options, runner, record)
     second, null = moments.finalise_moments(sums)
-    r = min(options.n_components, tasks.n_features + 1)
-    values, directions = top_eigenspace(standardiser.whiten(second), r, rng=rng)
+    most = min(options.n_components + SPARE_DIRECTIONS, tasks.n_features + 1)
+    values, directions = top_eigenspace(standardiser.whiten(second), most, rng=rng)
     edge = float(top_eigenspace(standardiser.whiten(null), 1, rng=rng)[0][0])
-    return Spectrum(frame, standardiser, values, directions, edge)
+    r = max(rank_above(values, edge), min(options.n_components, most))
+    return Spectrum(frame, standardiser, values[:r], directions[:, :r], edge)
 
 
 def first_components(
@@ -152,21 +158,25 @@ def first_components(
 
     found: clustering.Clustering = record.timed("cluster", cluster)
     record.entries[-1]["log_likelihoods"] = found.log_likelihoods.tolist()
-    return replace(found, mixture=_to_start(found.mixture, spectrum))
+    rivals = [found.mixture] if found.rival is None else [found.mixture, found.rival]
+    starts = [replace(rival, coef=rival.coef @ spectrum.basis.T) for rival in rivals]
+    return replace(found, mixture=_likeliest(starts, tasks, options, spectrum, runner, record))
 
 
-def _to_start(mixture: Mixture, spectrum: Spectrum) -> Mixture:
-    """Components of the subspace as a start of the refinement.
-
-    Their noises count half, the common one half (in logarithms): a component whose noise starts
-    too large collects the worst tasks of all the others, and may keep them.
-    """
-    common = mixture.weights @ mixture.noise_variance
-    return replace(
-        mixture,
-        coef=mixture.coef @ spectrum.basis.T,
-        noise_variance=np.sqrt(common * mixture.noise_variance),
-    )
+def _likeliest(
+    starts: list[Mixture],
+    tasks: TaskStore,
+    options: FitOptions,
+    spectrum: Spectrum,
+    runner: Runner,
+    record: RunRecord,
+) -> Mixture:
+    """Choose among starts by the likelihood of all tasks one step on, out of the subspace."""
+    if len(starts) == 1:
+        return starts[0]
+    brief = replace(options, max_iter=2)
+    ends = [refine(tasks, brief, spectrum, start, runner, record)[:2] for start in starts]
+    return max(ends, key=lambda end: end[1].log_likelihood)[0]
 
 
 def refine(
@@ -177,7 +187,11 @@ def refine(
     runner: Runner,
     record: RunRecord,
 ) -> tuple[Mixture, regression.ComponentSums, bool]:
-    """Repeat assignment and least squares until the likelihood of an example gains under `tol`.
+    """Repeat assignment and least squares until the log-likelihood gains less than `tol`.
+
+    Every third pass is at an extrapolation of the last two steps; where that overshot, the passes
+    go on from the last step, and only a plain step ends them. Hard labels jump: they take plain
+    steps.
 
     Returns
     -------
@@ -186,14 +200,23 @@ def refine(
         Of all tasks at `mixture`.
     converged : bool
     """
-    before = -np.inf
+    before, trail = -np.inf, [mixture]
+    fallback: Mixture | None = None
     for _ in range(options.max_iter):
         at = mixture
         sums = component_sums(tasks, options, spectrum.frame, at, runner, record)
-        if sums.log_likelihood - before < options.tol * sums.n_rows:
+        gain = sums.log_likelihood - before
+        if fallback is not None and gain < 0:
+            trail, mixture, fallback = [fallback], fallback, None
+            continue
+        if fallback is None and gain < options.tol:
             return at, sums, True
-        before = sums.log_likelihood
+        before, fallback = sums.log_likelihood, None
         mixture = regression.finalise_sums(sums, at, spectrum.standardiser, spectrum.directions)
+        trail.append(mixture)
+        if len(trail) == 3 and options.assign == "soft":
+            fallback, mixture = mixture, extrapolate(trail, spectrum.standardiser)
+            trail = [mixture]
     return at, sums, False
 
 
@@ -349,6 +372,8 @@ def heavy_count(tasks: TaskStore, options: FitOptions) -> int:
     if options.n_heavy is not None:
         return min(options.n_heavy, tasks.n_tasks)
     k = options.n_components
-    affordable = HEAVY_BYTES // plan.projected_task_bytes(min(k, tasks.n_features + 1))
+    affordable = HEAVY_BYTES // plan.projected_task_bytes(
+        min(k + SPARE_DIRECTIONS, tasks.n_features + 1)
+    )
     wanted = HEAVY_PER_COMPONENT * k * (1 if options.robust is None else ROBUST_HEAVY)
-    return min(wanted, max(affordable, 2 * k), tasks.n_tasks)
+    return min(max(wanted, LEAST_HEAVY), max(affordable, 2 * k), tasks.n_tasks)

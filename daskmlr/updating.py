@@ -67,7 +67,7 @@ def update_model(
         at = mixture
         new = stages.component_sums(tasks, options, frame, at, runner, record, first_block=first)
         bound = expected_log_likelihood(old, at) + entropy + new.log_likelihood
-        converged = bound - before < options.tol * new.n_rows
+        converged = bound - before < options.tol
         if converged:
             break
         before = bound

@@ -46,7 +46,7 @@ class AutoOrNumber(click.ParamType):  # type: ignore[type-arg]
 @click.option("--n-restarts", type=click.IntRange(min=1), default=12, show_default=True)
 @click.option("--assignment", type=click.Choice(["soft", "hard"]), default="soft")
 @click.option("--max-iter", type=click.IntRange(min=1), default=100, show_default=True)
-@click.option("--tol", type=float, default=1e-6, show_default=True)
+@click.option("--tol", type=float, default=0.01, show_default=True)
 @click.option("--robust", type=float, metavar="SHARE", help="Most tasks that may be corrupted.")
 @seed_option
 @scheduler

@@ -53,11 +53,15 @@ class Clustering:
         Projected log-likelihood each restart ended at, best first; empty for the linkage.
     agreed : bool
         Whether the two best restarts ended at the same components; True for the linkage.
+    rival : Mixture, optional
+        Other components, an optimum too: where `mixture` ends if its noises are made equal. All
+        the tasks may tell otherwise which is better than the largest do.
     """
 
     mixture: Mixture
     log_likelihoods: NDArray[np.float64]
     agreed: bool
+    rival: Mixture | None = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ def cluster_by_em(
     trust = _Trust.against(corrupted, n)
     estimates = _ridge_estimates(tasks, prior_variance)
     results: list[tuple[Mixture, float]] = []
-    agreement = AGREEMENT * COARSE * tol * tasks.size.sum()
+    agreement = AGREEMENT * tol * tasks.size.sum()
     while len(results) < n_restarts and not (
         len(results) >= MIN_RESTARTS and _agree(results, agreement) and trust.holds(results[0][0])
     ):
@@ -148,10 +152,16 @@ def cluster_by_em(
         mixture = _search(tasks, mixture, estimates, trust, rng, max_iter, COARSE * tol)
         results.append(run_em(tasks, mixture, max_iter=max_iter, tol=tol, trim=trust.trim))
         results.sort(key=lambda result: (not trust.holds(result[0]), -result[1]))
+    best = results[0][0]
+    common = np.full(n_components, best.weights @ best.noise_variance)
+    level = replace(best, noise_variance=common)
+    rival = run_em(tasks, level, max_iter=max_iter, tol=tol, trim=trust.trim)
+    is_other = trust.holds(rival[0]) and not _agree([results[0], rival], agreement)
     return Clustering(
-        results[0][0],
+        best,
         np.array([value for _, value in results]),
         _agree(results, agreement),
+        rival=rival[0] if is_other else None,
     )
 
 
@@ -275,11 +285,11 @@ def _worst_explained(
 
 
 def _agree(results: list[tuple[Mixture, float]], tolerance: float) -> bool:
-    """Whether the two best restarts ended at the same likelihood and the same components.
+    """Whether the first two ended at the same likelihood and the same components.
 
     Likelihoods alone do not tell: two optima may lie closer than the tolerance.
     """
-    if len(results) < 2 or results[0][1] - results[1][1] > tolerance:
+    if len(results) < 2 or abs(results[0][1] - results[1][1]) > tolerance:
         return False
     best, second = results[0][0], results[1][0]
     apart = coefficient_error(second.coef, best.coef).max()

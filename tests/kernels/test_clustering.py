@@ -175,6 +175,19 @@ def test_the_search_does_not_grow_a_component_that_interpolates():
     assert found.mixture.noise_variance.min() > 0.05
 
 
+def test_a_rival_is_the_optimum_from_equal_noises():
+    """One task in ten is much noisier: a component of those alone is likelier among these."""
+    problem = planted(2, [6] * 600, 4, 3, noise=0.5, separation=0.7)
+    rng = np.random.default_rng(2)
+    noisy = np.repeat(rng.random(600) < 0.1, 6)
+    y = problem.block.y + 1.5 * noisy * rng.normal(size=3600)
+    found = cluster(project(replace(problem.block, y=y)), 4)
+    assert np.sqrt(found.mixture.noise_variance.max()) > 1.2
+    assert coefficient_error(found.mixture.coef, problem.coef).max() > 0.3
+    assert coefficient_error(found.rival.coef, problem.coef).max() < 0.15
+    assert cluster(project(problem.block), 4).rival is None
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_em_without_noise_is_exact(seed):
     problem = planted(seed, [8] * 60, 3, 2, noise=0.0)

@@ -17,6 +17,7 @@ from daskmlr.kernels.diagnosis import (
     residual_signal,
 )
 from daskmlr.kernels.moments import example_signs, task_weight
+from daskmlr.kernels.regression import NEGLIGIBLE
 from tests.kernels.drawing import (
     cut,
     cut_tasks,
@@ -94,7 +95,7 @@ def test_sums_are_those_of_the_formulas(seed, sizes, d, k):
                 others = [joint[i, m] for m in range(k) if m not in (j, nearest[j])]
                 loss[j] += np.logaddexp.reduce(joint[i])
                 loss[j] -= np.logaddexp.reduce([*others, in_one[i, j]])
-            weight = task_weight(np.array([size]), 1 / k)[0] * (share if share >= 1e-3 else 0)
+            weight = task_weight(np.array([size]), 1 / k)[0] * (share if share >= NEGLIGIBLE else 0)
             terms = [(target - a @ mixture.coef[j]) * (a @ basis) for a, target in rows]
             for first, a in enumerate(terms):
                 for second, b in enumerate(terms):
