@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from daskmlr.errors import ComponentWarning, StructureWarning
 from daskmlr.kernels.diagnosis import residual_signal
-from daskmlr.kernels.regression import pooled_regression
+from daskmlr.kernels.regression import least_noise, pooled_regression
 from daskmlr.kernels.subspace import rank_above
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 MERGED = 2.0
 # Of squared coefficients: less is not seen in float32 data.
 ROUNDING = 1e-12
+# A noise within so many times the least that a fit allows is none.
+WITHOUT_NOISE = 10.0
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ def diagnose(outcome: Outcome, spectrum: Spectrum, sums: DiagnosisSums) -> Diagn
             "nearest_component": nearest_components(mixture, spectrum).tolist(),
             "merging_loss": sums.merging_loss.tolist(),
             "component_price": float(price),
+            "components_without_noise": np.flatnonzero(_without_noise(outcome)).tolist(),
             "components_of_several": int(np.count_nonzero(_of_several(mixture, signal, edge))),
             "residual_signal": signal.tolist(),
             "residual_signal_edge": edge.tolist(),
@@ -155,6 +158,7 @@ def diagnose(outcome: Outcome, spectrum: Spectrum, sums: DiagnosisSums) -> Diagn
     if mixture.n_components > 1 and not _better_than_one(result, mixture.n_components):
         return result
     if mixture.n_components > 1:
+        _diagnose_noise(result, outcome)
         _diagnose_search(result, outcome, spectrum)
         _diagnose_components(result, mixture, sums, price, n_tasks)
     warn_of_merged(result, mixture, sums)
@@ -190,6 +194,23 @@ def _better_than_one(result: Diagnosis, n_components: int) -> bool:
             f"{n_components} have {bic:.6g}, which is no better",
         )
     return bool(bic < one)
+
+
+def _without_noise(outcome: Outcome) -> NDArray[np.bool_]:
+    """Components that explain their tasks exactly, others not: their likelihood has no bound."""
+    exact = outcome.mixture.noise_variance <= WITHOUT_NOISE * least_noise(outcome.sums)
+    return np.zeros_like(exact) if exact.all() else exact
+
+
+def _diagnose_noise(result: Diagnosis, outcome: Outcome) -> None:
+    for j in result.facts["components_without_noise"]:
+        result.warn(
+            ComponentWarning,
+            f"component {j} ({outcome.mixture.weights[j]:.3g} of the tasks) explains its tasks "
+            "exactly, so that its likelihood has no bound: BIC and standard errors mean nothing "
+            "here. Look at its tasks (their target may be a constant), leave them out, or lower "
+            "n_components",
+        )
 
 
 def _diagnose_search(result: Diagnosis, outcome: Outcome, spectrum: Spectrum) -> None:
@@ -244,10 +265,24 @@ def _of_several(
 def warn_of_merged(result: Diagnosis, mixture: Mixture, sums: DiagnosisSums) -> None:
     """Warn of components that hold more than one regression."""
     signal, edge = residual_signal(sums)
-    for j in np.flatnonzero(_of_several(mixture, signal, edge)).tolist():
-        result.warn(
-            ComponentWarning,
-            f"component {j} holds more than one regression: the coefficients of its tasks differ "
-            f"by {np.sqrt(signal[j]):.3g} (noise alone gives {np.sqrt(edge[j]):.3g}; its noise is "
-            f"{np.sqrt(mixture.noise_variance[j]):.3g}). Raise n_components",
-        )
+    several = np.flatnonzero(_of_several(mixture, signal, edge))
+    if several.size == 0:
+        return
+    worst = several[np.argmax(signal[several] / mixture.noise_variance[several])]
+    names = (
+        f"component {worst} holds" if several.size == 1 else f"components {_listed(several)} hold"
+    )
+    result.warn(
+        ComponentWarning,
+        f"{names} more than one regression, or tasks that differ by degrees: "
+        f"{'' if several.size == 1 else f'in component {worst} '}the coefficients of the tasks "
+        f"differ by {np.sqrt(signal[worst]):.3g} (noise alone gives {np.sqrt(edge[worst]):.3g}; "
+        f"its noise is {np.sqrt(mixture.noise_variance[worst]):.3g}). Raise n_components; if this "
+        "stays, tasks differ by degrees and not by kinds",
+    )
+
+
+def _listed(numbers: NDArray[np.int64]) -> str:
+    """Write ``1, 2 and 4``."""
+    *most, last = map(str, numbers)
+    return f"{', '.join(most)} and {last}" if most else last

@@ -28,7 +28,7 @@ Fit = tuple["Model", Diagnosis]
 
 
 def fit_best(tasks: TaskStore, options: FitOptions, runner: Runner) -> Fit:
-    """Fit with the number of components that has the smallest BIC.
+    """Fit with the number of components that has the smallest BIC, each of them with some noise.
 
     k regressions whose mean is taken out span at most k - 1 directions, so the trials begin one
     above the number of directions over the noise edge. They go up by the components that hold
@@ -56,7 +56,7 @@ def fit_best(tasks: TaskStore, options: FitOptions, runner: Runner) -> Fit:
                 options, n_components=k, n_restarts=min(TRIAL_RESTARTS, options.n_restarts)
             )
             fits[k] = fit_tasks(tasks, trial, runner)
-        best = min(fits, key=lambda k: _facts(fits[k])["bic"])
+        best = min(fits, key=lambda k: _preference(fits[k]))
         wanted = _next(best, fits, most)
     if not _facts(fits[best])["restarts_agreed"]:
         fits[best] = fit_tasks(tasks, replace(options, n_components=best), runner)
@@ -79,6 +79,12 @@ def _next(best: int, fits: dict[int, Fit], most: int) -> list[int]:
     return [k for k in (best + 1, best - 1) if 1 <= k <= most and k not in fits][:1]
 
 
+def _preference(fit: Fit) -> tuple[bool, float]:
+    """Smallest first: by BIC, after all others where a component's likelihood has no bound."""
+    facts = _facts(fit)
+    return bool(facts["components_without_noise"]), facts["bic"]
+
+
 def _with_evidence(fits: dict[int, Fit], best: int, most: int) -> Fit:
     model, diagnosis = fits[best]
     trials: list[dict[str, Any]] = [
@@ -90,7 +96,15 @@ def _with_evidence(fits: dict[int, Fit], best: int, most: int) -> Fit:
         }
         for k in sorted(fits)
     ]
-    if best == 1:
+    passed_over = [k for k in fits if _facts(fits[k])["bic"] < _facts(fits[best])["bic"]]
+    if passed_over:
+        diagnosis.warn(
+            ComponentWarning,
+            f"{min(passed_over)} components have a smaller BIC than the {best} chosen, but only by "
+            "one that explains its tasks exactly, so that its likelihood has no bound: look at "
+            "tasks whose target is a constant, and leave them out",
+        )
+    elif best == 1:
         diagnosis.warn(
             StructureWarning,
             "no structure: of 1 to "

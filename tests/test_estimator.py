@@ -240,12 +240,43 @@ def test_one_component_too_many_is_said(easy_tasks):
 
 
 def test_two_regressions_in_one_component_are_said(easy_tasks):
-    with pytest.warns(ComponentWarning, match=r"holds more than one regression: .* Raise n_comp"):
+    with pytest.warns(ComponentWarning, match=r"holds more than one regression, .* Raise n_comp"):
         estimator = MixedLinearRegression(2, random_state=0).fit(easy_tasks)
     signal = np.array(estimator.diagnostics_["residual_signal"])
     assert (
         np.count_nonzero(signal > 2 * np.array(estimator.diagnostics_["residual_signal_edge"])) == 1
     )
+
+
+def test_components_that_hold_several_are_said_at_once():
+    rng = np.random.default_rng(0)
+    X, groups = rng.normal(size=(6000, 2)), np.repeat(np.arange(1000), 6)
+    corners = np.array([[3.0, 1], [3, -1], [-3, 1], [-3, -1]])
+    y = (X * corners[groups % 4]).sum(axis=1) + 0.3 * rng.normal(size=6000)
+    with pytest.warns(ComponentWarning, match=r"components \d(, \d)* and \d hold more than one"):
+        MixedLinearRegression(2, random_state=0).fit(X, y, groups=groups)
+
+
+def test_a_component_without_noise_is_said_and_not_chosen():
+    """A tenth of the tasks have a target of zero, whatever the features."""
+    rng = np.random.default_rng(0)
+    X, groups = rng.normal(size=(4000, 2)), np.repeat(np.arange(500), 8)
+    y = X @ [1.0, -1.0] + 0.5 * rng.normal(size=4000)
+    y[groups % 10 == 0] = 0.0
+    with pytest.warns(ComponentWarning, match=r"component 1 \(0\.1 of the tasks\) explains its"):
+        two = MixedLinearRegression(2, random_state=0).fit(X, y, groups=groups)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        auto = MixedLinearRegression("auto", random_state=0).fit(X, y, groups=groups)
+    assert two.diagnostics_["components_without_noise"] == [1]
+    assert auto.coef_.shape == (1, 2)
+    said = [str(warning.message) for warning in caught]
+    assert any(
+        text.startswith("2 components have a smaller BIC than the 1 chosen") for text in said
+    )
+    assert not any("no structure" in text for text in said)
+    bic = {trial["n_components"]: trial["bic"] for trial in auto.diagnostics_["selection"]}
+    assert bic[2] < bic[1]
 
 
 def test_tasks_without_structure_are_said():

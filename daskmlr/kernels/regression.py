@@ -126,6 +126,13 @@ def pooled_regression(gram: NDArray[np.float64]) -> tuple[NDArray[np.float64], f
     return coef, float(coef @ gram[:-1, -1])
 
 
+def least_noise(sums: ComponentSums) -> float:
+    """Noise variance that no component goes below: the likelihood of one without has no bound."""
+    pooled = sums.gram.sum(axis=0)
+    variance = pooled[-1, -1] / max(pooled[0, 0], 1.0)
+    return float(NOISE_FLOOR * max(variance, np.finfo(float).tiny))
+
+
 def expected_log_likelihood(sums: ComponentSums, mixture: Mixture) -> float:
     """Log-likelihood at a mixture of tasks and labels, the labels as the sums took them.
 
@@ -172,8 +179,7 @@ def finalise_sums(
             "the components need tasks to be fitted to, got 0: the part of the tasks held for "
             "this step is empty. Give more tasks, or use all of them in every step"
         )
-    pooled = sums.gram.sum(axis=0)
-    floor = NOISE_FLOOR * max(pooled[-1, -1] / max(pooled[0, 0], 1.0), np.finfo(float).tiny)
+    floor = least_noise(sums)
     coef, noise = previous.coef.copy(), previous.noise_variance.copy()
     for component, gram in enumerate(sums.gram):
         n = gram[0, 0]
