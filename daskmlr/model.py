@@ -52,7 +52,7 @@ class Model:
     encoding : dict or None
         How the features were made of a table's columns.
     shift, scale : ndarray of shape (d,), float64
-        Feature means and scales of the data it was fitted on: computations are centred there.
+        What features are moved and divided by in computations, in their units.
     subspace : ndarray of shape (d + 1, r), float64
         Orthonormal directions that span the coefficients, in standardised coordinates.
     eigenvalues : ndarray of shape (r,), float64
@@ -62,7 +62,7 @@ class Model:
     offset : ndarray of shape (d + 1,), float64
         Pooled regression that the sums were taken without, intercept first, per scale of feature.
     gram : ndarray of shape (k, d + 2, d + 2), float64
-        Sum of ``[a, r] [a, r]^T`` of each component's tasks, ``a`` the centred and scaled features
+        Sum of ``[a, r] [a, r]^T`` of each component's tasks, ``a`` the moved and scaled features
         after a one, ``r`` the target less the pooled regression: what an update begins with.
     mass : ndarray of shape (k,), float64
         Sum of the posteriors of the tasks.
@@ -127,6 +127,14 @@ class Model:
     def n_components(self) -> int:
         """Number of components, k."""
         return len(self.weights)
+
+    @property
+    def feature_scale(self) -> NDArray[np.float64]:
+        """Standard deviation of each feature over the examples that were fitted, shape (d,)."""
+        total = self.gram.sum(axis=0)
+        second, mean = np.diag(total)[1:-1] / total[0, 0], total[0, 1:-1] / total[0, 0]
+        deviation: NDArray[np.float64] = np.sqrt(np.maximum(second - mean**2, 0)) * self.scale
+        return deviation
 
     @property
     def n_features(self) -> int:

@@ -246,7 +246,7 @@ def selection_table(trials: list[dict[str, Any]]) -> Table:
 
 def model_table(model: Model, *, most: int = 6) -> Table:
     """Show the components, with the coefficients that move the target most per feature spread."""
-    against = reference_levels(model.encoding)
+    against, spread = reference_levels(model.encoding), model.feature_scale
     table = Table(
         "component",
         "weight",
@@ -256,7 +256,7 @@ def model_table(model: Model, *, most: int = 6) -> Table:
         caption=f"The intercept is that of {_some(against)}." if against else None,
     )
     for i in range(model.n_components):
-        effect = np.abs(model.coef[i] * model.scale)
+        effect = np.abs(model.coef[i] * spread)
         names = [
             f"{model.feature_names[j]} {model.coef[i, j]:+.4g}"
             for j in np.argsort(-effect)[:most].tolist()

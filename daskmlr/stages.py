@@ -98,15 +98,12 @@ def find_subspace(
     What all tasks share adds to the variance of the second moment and nothing to its signal, so a
     pooled regression that explains a good part of the target is taken out by a second pass.
     """
-    scale = np.where(tasks.feature_scale > 0, tasks.feature_scale, 1.0)
-    offset = np.zeros(tasks.n_features + 1)
-    offset[0] = tasks.target_mean
-    frame = Frame(tasks.feature_mean, scale, offset)
+    frame = Frame.near(tasks.feature_mean, tasks.feature_scale, tasks.target_mean, tasks.dtype)
     sums = _moments(tasks, frame, options, runner, record)
     standardiser = standardiser_from_gram(sums.gram[:-1, :-1], tasks.feature_names, tasks.dtype)
     pooled, explained = regression.pooled_regression(sums.gram)
     if explained / max(sums.gram[-1, -1], np.finfo(float).tiny) > POOLED_SHARE:
-        frame = frame.with_offset(offset + pooled)
+        frame = frame.with_offset(frame.offset + pooled)
         sums = _moments(tasks, frame, options, runner, record)
     second, null = moments.finalise_moments(sums)
     most = min(options.n_components + SPARE_DIRECTIONS, tasks.n_features + 1)

@@ -167,3 +167,8 @@ def test_several_tasks_at_once_are_each_by_itself(model):
 def test_impossible_predictions_are_refused(model, call, message):
     with pytest.raises(InputError, match=message):
         call(model)
+
+
+def test_the_scale_of_features_is_that_of_the_examples(easy_tasks):
+    model = MixedLinearRegression(3, random_state=0).fit(easy_tasks).model_
+    np.testing.assert_allclose(model.feature_scale, easy_tasks.feature_scale, rtol=1e-6)

@@ -115,8 +115,8 @@ def test_one_start_costs_no_pass(easy_tasks, spectrum, good, runner):
 
 
 def test_directions_beyond_k_are_kept_where_they_rise_above_the_edge(easy_tasks, runner):
-    """Three components differ by two directions; asked for one, both are kept."""
+    """Asked for one of three components, the directions of all are kept."""
     rng = np.random.default_rng(0)
     found = stages.find_subspace(easy_tasks, stages.FitOptions(1), runner, stages.RunRecord(), rng)
-    assert found.rank == 2
-    assert found.directions.shape == (5, 2)
+    assert found.rank == 3
+    assert found.directions.shape == (5, 3)

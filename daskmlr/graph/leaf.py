@@ -12,6 +12,7 @@ import cloudpickle
 from threadpoolctl import threadpool_limits
 
 from daskmlr.errors import InputError
+from daskmlr.storage.chunks import Buffers
 from daskmlr.storage.rows import write_rows_part
 
 if TYPE_CHECKING:
@@ -76,12 +77,13 @@ def unpack(packed: bytes) -> Any:
 
 def read_ahead(store: TaskStore, start: int, stop: int) -> Iterator[TaskBlock]:
     """Yield blocks ``start:stop``, reading each while the one before is in use."""
+    buffers = Buffers()
     with ThreadPoolExecutor(1, thread_name_prefix="daskmlr-read") as reader:
-        pending = reader.submit(store.read_block, start)
+        pending = reader.submit(store.read_block, start, buffers)
         for index in range(start + 1, stop + 1):
             block = pending.result()
             if index < stop:
-                pending = reader.submit(store.read_block, index)
+                pending = reader.submit(store.read_block, index, buffers)
             yield block
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import logsumexp
 
 from daskmlr.kernels.blocks import segment_matrix
 
@@ -45,26 +44,32 @@ class Mixture:
 
 
 def squared_residuals(
-    rows: NDArray[np.floating], offsets: NDArray[np.int64], coef: NDArray[np.float64]
+    covariates: NDArray[np.floating],
+    targets: NDArray[np.floating],
+    offsets: NDArray[np.int64],
+    coef: NDArray[np.float64],
 ) -> NDArray[np.floating]:
     """Residual sum of squares of every task under every component.
 
     Parameters
     ----------
-    rows : ndarray of shape (n_rows, d + 2)
-        ``[a, r]`` of each example, as `Frame.augment` gives it.
+    covariates, targets : ndarray of shape (n_rows, d) and (n_rows,)
+        As `Frame.rows` gives them.
     offsets : ndarray of shape (n_tasks + 1,), int64
     coef : ndarray of shape (k, d + 1)
 
     Returns
     -------
-    ndarray of shape (n_tasks, k), in the dtype of `rows`
+    ndarray of shape (n_tasks, k), in the dtype of the covariates
         Squared units of the target. Cost: ``2 n_rows d k`` operations.
     """
-    map_to_residual = np.column_stack([-coef, np.ones(len(coef))]).astype(rows.dtype)
-    residual = rows @ map_to_residual.T
+    dtype = covariates.dtype
+    # one layout, so that BLAS takes one path, whatever was done to the coefficients before
+    residual = covariates @ coef[:, 1:].T.astype(dtype, order="C")
+    residual += coef[:, 0].astype(dtype)
+    residual -= targets[:, None]
     residual *= residual
-    ones = np.ones(len(rows), dtype=rows.dtype)
+    ones = np.ones(len(targets), dtype=dtype)
     summed: NDArray[np.floating] = segment_matrix(offsets, ones) @ residual
     return summed
 
@@ -89,24 +94,28 @@ def joint_log_likelihood(
     """
     with np.errstate(divide="ignore"):
         log_weights = np.log(mixture.weights)
-    half_sizes = sizes.astype(np.float64)[:, None] / 2
-    joint = rss.astype(np.float64) * (-0.5 / mixture.noise_variance)
-    joint -= half_sizes * np.log(2 * np.pi * mixture.noise_variance)
-    joint += log_weights
-    return joint
+    # a component after another in memory: sums over the few components are then sums of vectors
+    joint = rss.T.astype(np.float64, order="C")
+    joint *= (-0.5 / mixture.noise_variance)[:, None]
+    joint -= sizes / 2 * np.log(2 * np.pi * mixture.noise_variance)[:, None]
+    joint += log_weights[:, None]
+    return joint.T
 
 
 def rows_log_likelihood(
-    rows: NDArray[np.floating], piece: TaskBlock, mixture: Mixture
+    covariates: NDArray[np.floating],
+    targets: NDArray[np.floating],
+    piece: TaskBlock,
+    mixture: Mixture,
 ) -> NDArray[np.float64]:
-    """Joint log-likelihood of every task of a block whose rows are augmented, (n_tasks, k)."""
-    rss = squared_residuals(rows, piece.offsets, mixture.coef)
+    """Joint log-likelihood of every task of a block whose rows are in the frame, (n_tasks, k)."""
+    rss = squared_residuals(covariates, targets, piece.offsets, mixture.coef)
     return joint_log_likelihood(rss, piece.sizes, mixture)
 
 
 def block_log_likelihood(block: TaskBlock, frame: Frame, mixture: Mixture) -> NDArray[np.float64]:
     """Joint log-likelihood of every task of a block, shape (n_tasks, k), float64."""
-    parts = [rows_log_likelihood(frame.augment(piece), piece, mixture) for piece in block.pieces()]
+    parts = [rows_log_likelihood(*frame.rows(piece), piece, mixture) for piece in block.pieces()]
     return np.concatenate(parts) if parts else np.zeros((0, mixture.n_components))
 
 
@@ -130,5 +139,8 @@ def posterior(joint: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
     >>> p.round(2).tolist(), round(float(np.exp(log_likelihood[0])), 2)
     ([[0.25, 0.75]], 0.4)
     """
-    log_likelihood = logsumexp(joint, axis=1)
-    return np.exp(joint - log_likelihood[:, None]), log_likelihood
+    top = joint.max(axis=1)
+    shares = np.exp(joint - top[:, None])
+    total = shares.sum(axis=1)
+    shares /= total[:, None]
+    return shares, top + np.log(total)

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 # Sub-blocks of about this many bytes stay in a core's private cache while several
 # products are taken of them.
 CACHE_BYTES = 2 << 20
+# Means of up to so many standard deviations are left as they are: a sixteenth of the precision of a
+# product is the most they cost.
+NEAR_ZERO = 4.0
+# So are scales between 1/16 and 16.
+NEAR_ONE = 4
 
 
 @dataclass(frozen=True)
@@ -115,20 +120,68 @@ class Frame:
     scale: NDArray[np.float64]
     offset: NDArray[np.float64]
 
-    def augment(self, block: TaskBlock) -> NDArray[np.floating]:
-        """Return ``[a, r]`` of every row, shape (n_rows, d + 2), in the block's dtype.
+    @classmethod
+    def near(
+        cls,
+        mean: NDArray[np.float64],
+        scale: NDArray[np.float64],
+        target_mean: float,
+        dtype: np.dtype[np.floating],
+    ) -> Frame:
+        """Return a frame that suits some data and costs a pass over them little.
 
-        Shift and intercept are subtracted in double precision: rounded to the dtype of the block
-        they would move every row the same way, which no number of examples averages out.
+        Covariates none of which lies far from zero are not moved, else by numbers that `dtype` has;
+        scales are powers of two, and 1 where the covariates' are not far from it.
+
+        Parameters
+        ----------
+        mean, scale : ndarray of shape (d,), float64
+            Of the covariates; a scale of 0 counts as 1.
+        target_mean : float
+        dtype : numpy dtype
+            Of the data.
+        """
+        scale = np.where(scale > 0, scale, 1.0)
+        shift = mean.astype(dtype).astype(np.float64)
+        if (np.abs(mean) <= NEAR_ZERO * scale).all():
+            shift[:] = 0
+        power = np.round(np.log2(scale))
+        power[np.abs(power) <= NEAR_ONE] = 0
+        return cls(shift, np.exp2(power), np.append(target_mean, np.zeros(len(mean))))
+
+    def rows(self, block: TaskBlock) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """Return ``(x - shift) / scale`` and ``r`` of every row, in the block's dtype.
+
+        The first is the block's own array where the frame leaves covariates as they are.
+
+        A shift that the dtype does not have, and the intercept, are subtracted in double
+        precision: rounded they would move every row the same way, which no number of examples
+        averages out.
         """
         dtype = block.X.dtype
-        out = np.empty((block.n_rows, block.n_features + 2), dtype=dtype)
+        covariates = block.X
+        if self.shift.any():
+            shift = self.shift.astype(dtype)
+            if not np.array_equal(shift, self.shift):
+                shift = self.shift
+            covariates = np.empty_like(block.X)
+            np.subtract(block.X, shift, out=covariates, casting="same_kind")
+        if (self.scale != 1).any():
+            covariates = covariates * (1 / self.scale).astype(dtype)
+        shared = self.offset[0]
+        if self.offset[1:].any():
+            shared = shared + covariates @ self.offset[1:].astype(dtype)
+        targets = np.empty_like(block.y)
+        np.subtract(block.y, shared, out=targets, casting="same_kind")
+        return covariates, targets
+
+    def augment(self, block: TaskBlock) -> NDArray[np.floating]:
+        """Return ``[a, r]`` of every row, shape (n_rows, d + 2), in the block's dtype."""
+        covariates, targets = self.rows(block)
+        out = np.empty((block.n_rows, block.n_features + 2), dtype=block.X.dtype)
         out[:, 0] = 1
-        covariates = out[:, 1:-1]
-        np.subtract(block.X, self.shift, out=covariates, casting="same_kind")
-        covariates *= (1 / self.scale).astype(dtype)
-        shared = self.offset[0] + covariates @ self.offset[1:].astype(dtype)
-        np.subtract(block.y, shared, out=out[:, -1], casting="same_kind")
+        out[:, 1:-1] = covariates
+        out[:, -1] = targets
         return out
 
     def with_offset(self, offset: NDArray[np.float64]) -> Frame:
@@ -234,6 +287,27 @@ def segment_matrix(
     return scipy.sparse.csr_array(
         (values, columns, offsets.astype(np.int32)), shape=(len(offsets) - 1, len(values))
     )
+
+
+def joint_gram(wide: NDArray[np.floating], thin: NDArray[np.floating]) -> NDArray[np.floating]:
+    """``[wide, thin]^T [wide, thin]`` of two matrices that need not lie side by side.
+
+    Parameters
+    ----------
+    wide : ndarray of shape (n, d)
+    thin : ndarray of shape (n, m)
+
+    Returns
+    -------
+    ndarray of shape (d + m, d + m), in their dtype
+    """
+    d = wide.shape[1]
+    out = np.empty((d + thin.shape[1],) * 2, dtype=wide.dtype)
+    out[:d, :d] = wide.T @ wide
+    out[:d, d:] = wide.T @ thin
+    out[d:, :d] = out[:d, d:].T
+    out[d:, d:] = thin.T @ thin
+    return out
 
 
 def task_of_row(block: TaskBlock) -> NDArray[np.int64]:

@@ -96,12 +96,17 @@ def diagnosis_from_block(
     entropy = 0.0
     for piece in block.pieces():
         rows = frame.augment(piece)
-        shares, log_likelihood = posterior(rows_log_likelihood(rows, piece, mixture))
+        shares, log_likelihood = posterior(
+            rows_log_likelihood(rows[:, 1:-1], rows[:, -1], piece, mixture)
+        )
         counted = tasks_in(part, piece)
         examples += (piece.sizes * counted) @ shares
         entropy += float(entr(shares).sum(axis=1) @ counted)
         if k > 1:
-            in_one = rows_log_likelihood(rows, piece, merged) - log_likelihood[:, None]
+            in_one = (
+                rows_log_likelihood(rows[:, 1:-1], rows[:, -1], piece, merged)
+                - log_likelihood[:, None]
+            )
             in_others = np.log(np.maximum(shares @ others, TINY))
             merging_loss -= counted @ np.logaddexp(in_others, in_one)
         weights = task_weight(piece.sizes, 1 / k) * counted

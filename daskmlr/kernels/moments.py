@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from daskmlr.errors import InputError
-from daskmlr.kernels.blocks import hash64, rows_not_excluded, segment_matrix, tasks_in
+from daskmlr.kernels.blocks import (
+    hash64,
+    joint_gram,
+    rows_not_excluded,
+    segment_matrix,
+    tasks_in,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,9 +83,20 @@ def random_signs(keys: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
 
 
 def example_signs(piece: TaskBlock, seed: int) -> NDArray[np.float64]:
-    """Return +1 or -1 for each example, whatever block it lies in; shape (n_rows,)."""
-    task, bounds = _group_bounds(piece, ALL_PAIRS)
-    return random_signs(_group_keys(piece, task, bounds), seed)
+    """Return +1 or -1 for each example, whatever block it lies in; shape (n_rows,).
+
+    Each 64 examples of a task take theirs from the bits of one hash.
+    """
+    sizes = piece.sizes
+    n_words = (sizes + 63) >> 6
+    task = np.repeat(np.arange(piece.n_tasks), n_words)
+    word = np.arange(len(task)) - np.repeat(np.cumsum(n_words) - n_words, n_words)
+    bits = hash64(((piece.first_task + task) << 24) + word, seed)
+    lengths = np.minimum(sizes[task] - (word << 6), 64)
+    within = np.arange(piece.n_rows) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    picked = (np.repeat(bits, lengths) >> within.astype(np.uint64)) & np.uint64(1)
+    signs: NDArray[np.float64] = 1.0 - 2.0 * picked.astype(np.float64)
+    return signs
 
 
 def moments_from_block(
@@ -132,25 +149,24 @@ def moments_from_block(
     cross, null = np.zeros((d + 1, d + 1)), np.zeros((d + 1, d + 1))
     pairs = 0.0
     for piece in block.pieces():
-        rows = frame.augment(piece)
-        included = rows_not_excluded(part, piece)
-        sound = rows if included is None else rows[included]
-        gram += sound.T @ sound
+        covariates, targets = frame.rows(piece)
+        gram += _gram(covariates, targets, rows_not_excluded(part, piece))
         sizes = piece.sizes
         weight = np.where(tasks_in(part, piece), task_weight(sizes, signal_share), 0.0)
-        root = np.repeat(np.sqrt(weight), sizes) * rows[:, -1]
-        task, bounds = _group_bounds(piece, groups)
-        sums = _group_sums(rows, root, bounds, groups)
-        signs = random_signs(_group_keys(piece, task, bounds), seed)
-        per_task = np.searchsorted(task, np.arange(piece.n_tasks + 1))
+        root = (np.repeat(np.sqrt(weight), sizes) * targets).astype(targets.dtype)
+        bounds, starts, squares = _group_bounds(piece, groups)
+        sums = _group_sums(covariates, root, bounds, groups)
+        signs = _group_signs(piece, groups, seed)
         for target, sign in ((cross, np.ones_like(signs)), (null, signs)):
-            total = segment_matrix(per_task, sign.astype(rows.dtype)) @ sums
-            target += total.T @ total
-        own = sums.T @ sums
+            summing = segment_matrix(starts, sign.astype(targets.dtype))
+            target += joint_gram(*(summing @ part_of_sums for part_of_sums in sums))
+        own = joint_gram(*sums)
         cross -= own
         null -= own
-        pairs += float(weight @ (sizes.astype(np.float64) ** 2))
-        pairs -= float(weight[task] @ (np.diff(bounds).astype(np.float64) ** 2))
+        pairs += float(weight @ (sizes.astype(np.float64) ** 2 - squares))
+    first = np.r_[d, :d, d + 1]  # the intercept
+    inner = np.ix_(first[:-1], first[:-1])
+    gram, cross, null = gram[np.ix_(first, first)], cross[inner], null[inner]
     n_paired = int(np.count_nonzero((block.sizes > 1) & tasks_in(part, block)))
     return Moments(gram, cross, null, pairs, block.n_rows, block.n_tasks, n_paired)
 
@@ -185,33 +201,50 @@ def finalise_moments(moments: Moments) -> tuple[NDArray[np.float64], NDArray[np.
     return moments.cross / moments.pairs, moments.null / moments.pairs
 
 
-def _group_bounds(piece: TaskBlock, groups: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the task of each group, and the groups' row offsets (one more)."""
+def _group_bounds(
+    piece: TaskBlock, groups: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Return where groups begin among the rows (and the last ends), and tasks among the groups.
+
+    With them, for each task, the sum of its groups' squared sizes.
+    """
     sizes = piece.sizes
     if groups == ALL_PAIRS:
-        return np.repeat(np.arange(piece.n_tasks), sizes), np.arange(piece.n_rows + 1)
-    task = np.repeat(np.arange(piece.n_tasks), groups)
-    part = np.tile(np.arange(1, groups + 1), piece.n_tasks)
-    ends = piece.offsets[task] + part * sizes[task] // groups
-    return task, np.concatenate([[0], ends])
+        return np.arange(piece.n_rows + 1), piece.offsets, sizes.astype(np.float64)
+    parts = np.arange(groups + 1)
+    inner = sizes[:, None] * parts // groups
+    bounds = np.append(piece.offsets[:-1, None] + inner[:, :-1], piece.n_rows)
+    squares = np.square(np.diff(inner, axis=1).astype(np.float64)).sum(axis=1)
+    return bounds, np.arange(piece.n_tasks + 1) * groups, squares
+
+
+def _group_signs(piece: TaskBlock, groups: int, seed: int) -> NDArray[np.float64]:
+    """Return +1 or -1 for each group, whatever block it lies in."""
+    if groups == ALL_PAIRS:
+        return example_signs(piece, seed)
+    task = np.repeat(piece.first_task + np.arange(piece.n_tasks), groups)
+    return random_signs((task << 24) + np.tile(np.arange(groups), piece.n_tasks), seed)
+
+
+def _gram(
+    covariates: NDArray[np.floating],
+    targets: NDArray[np.floating],
+    included: NDArray[np.bool_] | None,
+) -> NDArray[np.floating]:
+    """``sum [x, 1, r] [x, 1, r]^T`` over the rows included, all by default."""
+    if included is not None:
+        covariates, targets = covariates[included], targets[included]
+    return joint_gram(covariates, np.column_stack([np.ones_like(targets), targets]))
 
 
 def _group_sums(
-    rows: NDArray[np.floating],
-    root: NDArray[np.float64],
+    covariates: NDArray[np.floating],
+    root: NDArray[np.floating],
     bounds: NDArray[np.int64],
     groups: int,
-) -> NDArray[np.floating]:
-    """Return ``sqrt(c) T_g`` of each group, shape (n_groups, d + 1), in the rows' dtype."""
-    root = root.astype(rows.dtype)
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Return ``sqrt(c) T_g`` of each group: its entries for x (n_groups, d), and for 1."""
     if groups == ALL_PAIRS:
-        return rows[:, :-1] * root[:, None]
-    sums: NDArray[np.floating] = segment_matrix(bounds, root) @ rows
-    return sums[:, :-1]
-
-
-def _group_keys(
-    piece: TaskBlock, task: NDArray[np.int64], bounds: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Key of each group that does not depend on the block: the task's place and the first row."""
-    return ((piece.first_task + task) << 24) + (bounds[:-1] - piece.offsets[task])
+        return covariates * root[:, None], root[:, None]
+    summing = segment_matrix(bounds, root)
+    return summing @ covariates, summing @ np.ones((len(root), 1), dtype=root.dtype)

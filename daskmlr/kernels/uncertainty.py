@@ -134,7 +134,7 @@ def information_from_block(block: TaskBlock, frame: Frame, mixture: Mixture) -> 
     )
     for piece in _pieces(block, p):
         rows = frame.augment(piece).astype(np.float64)
-        shares, _ = posterior(rows_log_likelihood(rows, piece, mixture))
+        shares, _ = posterior(rows_log_likelihood(rows[:, 1:-1], rows[:, -1], piece, mixture))
         sums.mass[:] += shares.sum(axis=0)
         shares[shares < NEGLIGIBLE] = 0
         scores = [

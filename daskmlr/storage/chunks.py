@@ -8,6 +8,7 @@ is read here equal to what Zarr reads).
 from __future__ import annotations
 
 import os
+import sys
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from daskmlr.storage import layout
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -26,10 +28,41 @@ CHECKSUM_BYTES = 4
 BLOSC_DECODED = slice(4, 8)
 # Summed while still in the cache it was read into; and the checksum holds the interpreter's lock.
 PIECE_BYTES = 1 << 20
+# References to a buffer that is only kept: of the list, the loop, and the question itself.
+IN_NO_USE = 3
+# Two arrays, encoded and decoded, of a block in use, one that was read and one being read: ten at
+# most are in use at a time.
+MOST_BUFFERS = 12
+
+
+class Buffers:
+    """Memory that chunks are read into, used again once nobody holds what was read.
+
+    The system gives new memory page by page, which costs as much as reading into it. For one
+    thread at a time.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[NDArray[np.uint8]] = []
+
+    def take(self, n_bytes: int) -> NDArray[np.uint8]:
+        """Return `n_bytes` bytes of any content; every view of them keeps them in use."""
+        for buffer in self._kept:
+            fits = n_bytes <= buffer.size <= 2 * n_bytes  # encoded chunks vary in size
+            if fits and sys.getrefcount(buffer) <= IN_NO_USE:
+                return buffer[:n_bytes]
+        if len(self._kept) == MOST_BUFFERS:
+            self._kept = [buffer for buffer in self._kept if sys.getrefcount(buffer) > IN_NO_USE]
+        self._kept.append(np.empty(n_bytes, dtype=np.uint8))
+        return self._kept[-1][:]
 
 
 def read_chunk(
-    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], codec: str
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    codec: str,
+    buffers: Buffers | None = None,
 ) -> NDArray[Any]:
     """Read, check and decode one chunk.
 
@@ -40,6 +73,8 @@ def read_chunk(
     shape, dtype
         Of the decoded chunk.
     codec : {"none", "lz4", "zstd"}
+    buffers : Buffers, optional
+        Where to take memory from.
 
     Returns
     -------
@@ -53,21 +88,26 @@ def read_chunk(
     ValueError
         If it does not match its checksum or has not the size it should have.
     """
-    data = _checked_bytes(path)
+    take = _new_bytes if buffers is None else buffers.take
+    data = _checked_bytes(path, take)
     wanted = prod(shape) * dtype.itemsize
     held = data.size if codec == "none" else int.from_bytes(data[BLOSC_DECODED].tobytes(), "little")
     if held != wanted:
         raise ValueError(f"it holds {held:,} bytes instead of {wanted:,}")
     if codec != "none":
-        encoded, data = data, np.empty(wanted, dtype=np.uint8)
+        encoded, data = data, take(wanted)
         layout.compressor(codec).decode(encoded, out=data)
     return data.view(dtype.newbyteorder("<")).reshape(shape)
 
 
-def _checked_bytes(path: Path) -> NDArray[np.uint8]:
+def _new_bytes(n_bytes: int) -> NDArray[np.uint8]:
+    return np.empty(n_bytes, dtype=np.uint8)
+
+
+def _checked_bytes(path: Path, take: Callable[[int], NDArray[np.uint8]]) -> NDArray[np.uint8]:
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
-        data = np.empty(max(size - CHECKSUM_BYTES, 0), dtype=np.uint8)
+        data = take(max(size - CHECKSUM_BYTES, 0))
         checksum = 0
         for start in range(0, data.size, PIECE_BYTES):
             piece = data[start : start + PIECE_BYTES]

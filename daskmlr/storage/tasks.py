@@ -13,7 +13,7 @@ import zarr
 from daskmlr.errors import DamagedStoreError, IncompleteStoreError, StoreError
 from daskmlr.kernels.blocks import TaskBlock
 from daskmlr.storage import layout
-from daskmlr.storage.chunks import read_chunk
+from daskmlr.storage.chunks import Buffers, read_chunk
 
 if TYPE_CHECKING:
     import os
@@ -148,8 +148,14 @@ class TaskStore:
         """
         return self._entries("task_id", *slice(start, stop).indices(self.n_tasks)[:2])
 
-    def read_block(self, index: int) -> TaskBlock:
+    def read_block(self, index: int, buffers: Buffers | None = None) -> TaskBlock:
         """Read one block; its arrays belong to the caller.
+
+        Parameters
+        ----------
+        index : int
+        buffers : Buffers, optional
+            Memory to use again, for reading many blocks.
 
         Raises
         ------
@@ -160,7 +166,7 @@ class TaskStore:
         """
         offsets = self._offsets(index)
         n_rows = int(offsets[-1])
-        X, y = (self._chunk(name, index)[:n_rows] for name in ("x", "y"))
+        X, y = (self._chunk(name, index, buffers)[:n_rows] for name in ("x", "y"))
         return TaskBlock(X, y, offsets, int(self.block_tasks[index]))
 
     def validate(self, *, deep: bool = False) -> None:
@@ -207,7 +213,7 @@ class TaskStore:
         ]
         return np.concatenate(parts)
 
-    def _chunk(self, name: str, index: int) -> NDArray[Any]:
+    def _chunk(self, name: str, index: int, buffers: Buffers | None = None) -> NDArray[Any]:
         """Read one chunk of an array, cut along its first axis."""
         array = self._array(name)
         try:
@@ -215,7 +221,7 @@ class TaskStore:
                 return self._text_chunk(array, index)
             path = Path(self.path, name, array.metadata.encode_chunk_key((index, 0)[: array.ndim]))
             codec = self.facts.codec if name in ("x", "y") else "none"
-            return read_chunk(path, array.chunks, array.dtype, codec)
+            return read_chunk(path, array.chunks, array.dtype, codec, buffers)
         except FileNotFoundError:
             reason: object = "it is missing"
         except (MemoryError, OSError):

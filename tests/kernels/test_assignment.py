@@ -70,7 +70,7 @@ def test_residuals_are_those_of_each_row(seed, sizes, d, k):
         [sum((r - a @ w) ** 2 for a, r in rows) for w in coef]
         for rows in rows_by_loop(block, frame)
     ]
-    found = squared_residuals(frame.augment(block), block.offsets, coef)
+    found = squared_residuals(*frame.rows(block), block.offsets, coef)
     np.testing.assert_allclose(found, np.reshape(expected, (-1, k)), rtol=1e-9, atol=1e-9)
 
 

@@ -12,6 +12,7 @@ from daskmlr.kernels.blocks import (
     Part,
     TaskBlock,
     hash64,
+    joint_gram,
     rows_not_excluded,
     rows_of_tasks,
     segment_matrix,
@@ -232,3 +233,43 @@ def test_every_task_counts_without_a_part():
 def test_plain_frame_is_the_raw_table():
     block = TaskBlock(np.array([[2.0], [3.0]]), np.array([5.0, 7.0]), offsets_of([2]))
     assert plain_frame(1).augment(block).tolist() == [[1, 2, 5], [1, 3, 7]]
+
+
+@laws
+@given(seed=seeds, d=dimensions, dtype=dtypes)
+def test_covariates_near_zero_are_left_where_they_are(seed, d, dtype):
+    block = random_block(seed, [3, 5], d, dtype=dtype)
+    frame = Frame.near(np.full(d, 3.9), np.ones(d), 1.0, block.X.dtype)
+    covariates, targets = frame.rows(block)
+    assert np.shares_memory(covariates, block.X)
+    np.testing.assert_allclose(targets, block.y - 1, rtol=1e-6)
+
+
+@laws
+@given(seed=seeds, d=dimensions, dtype=dtypes, mean=st.floats(5, 1e6), power=st.integers(-30, 30))
+def test_a_frame_near_far_covariates_is_exact(seed, d, dtype, mean, power):
+    """What is subtracted is a number of the dtype, what is divided by a power of two."""
+    scale = 2.0**power
+    frame = Frame.near(np.full(d, mean * scale), np.full(d, scale), 0.0, np.dtype(dtype))
+    assert np.array_equal(frame.shift.astype(dtype), frame.shift)
+    np.testing.assert_allclose(frame.shift, mean * scale, rtol=1e-7)
+    assert (frame.scale == (scale if abs(power) > 4 else 1.0)).all()
+    rng = np.random.default_rng(seed)
+    X = (scale * (mean + rng.normal(size=(8, d)))).astype(dtype)
+    block = TaskBlock(X, X[:, 0], offsets_of([8]))
+    expected = ((X.astype(np.longdouble) - frame.shift) / frame.scale).astype(dtype)
+    np.testing.assert_allclose(frame.rows(block)[0], expected, rtol=1e-6, atol=1e-30)
+
+
+def test_a_frame_near_a_feature_that_never_varies_has_a_scale():
+    frame = Frame.near(np.array([3.0]), np.zeros(1), 0.0, np.dtype(float))
+    assert frame.scale.tolist() == [1.0]
+
+
+@laws
+@given(seed=seeds, n=st.integers(0, 20), d=st.integers(1, 5), m=st.integers(1, 3), dtype=dtypes)
+def test_joint_gram_is_that_of_the_joined_rows(seed, n, d, m, dtype):
+    rng = np.random.default_rng(seed)
+    both = rng.normal(size=(n, d + m)).astype(dtype)
+    wide, thin = both[:, :d].copy(), both[:, d:].copy()
+    np.testing.assert_allclose(joint_gram(wide, thin), both.T @ both, rtol=1e-4, atol=1e-4)

@@ -21,6 +21,7 @@ from daskmlr.kernels.regression import (
     combine_sums,
     finalise_sums,
     sums_from_block,
+    without_negligible,
 )
 from daskmlr.kernels.standardise import Standardiser, standardiser_from_gram
 from daskmlr.kernels.subspace import top_eigenspace
@@ -86,12 +87,20 @@ def sums_by_loop(block, frame, mixture, assign, part) -> ComponentSums:
         mass += share
         n_rows += len(rows)
         n_tasks += 1
+        kept = [share[c] if share[c] >= NEGLIGIBLE else 0.0 for c in range(k)]
         for a, r in rows:
             both = np.append(a, r)
             for c in range(k):
-                if share[c] >= NEGLIGIBLE:
-                    gram[c] += share[c] * np.outer(both, both)
+                gram[c] += kept[c] / sum(kept) * np.outer(both, both)
     return ComponentSums(gram, mass, total, n_rows, n_tasks)
+
+
+def test_negligible_posteriors_go_to_the_others():
+    shares = np.array([[0.5, 0.5 - NEGLIGIBLE / 2, NEGLIGIBLE / 2], [0.0, 0.0, 0.0], [0, 1, 0]])
+    kept = without_negligible(shares)
+    assert kept[0, 2] == 0
+    np.testing.assert_allclose(kept[0, :2], shares[0, :2] / (1 - NEGLIGIBLE / 2))
+    np.testing.assert_array_equal(kept[1:], shares[1:])
 
 
 @laws
@@ -110,7 +119,7 @@ def test_any_cut_gives_the_same_sums(seed, drawn, d, k, assign, part):
     block, frame = random_block(seed, sizes, d, first_task=5), random_frame(seed, d)
     mixture = random_mixture(seed, k, d)
     whole = sums_from_block(block, frame, mixture, assign=assign, part=part)
-    with mock.patch.object(regression, "PIECE_BYTES", 1):  # pieces of 256 rows
+    with mock.patch.multiple(regression, PIECE_BYTES=1, ROWS_PER_COMPONENT=64):  # small pieces
         sums = [
             sums_from_block(piece, frame, mixture, assign=assign, part=part)
             for piece in cut(block, places)
@@ -178,7 +187,7 @@ def test_a_pass_is_weighted_least_squares_of_every_component(seed, assign):
     np.testing.assert_allclose(found.weights, shares.mean(axis=0))
     rows = frame.augment(block)
     for c in range(3):
-        share = np.repeat(np.where(shares[:, c] < NEGLIGIBLE, 0, shares[:, c]), 3)
+        share = np.repeat(without_negligible(shares)[:, c], 3)
         root = np.sqrt(share)[:, None]
         coef = np.linalg.lstsq(root * rows[:, :-1], root[:, 0] * rows[:, -1], rcond=None)[0]
         np.testing.assert_allclose(found.coef[c], coef, atol=1e-8)
