@@ -16,10 +16,12 @@ RUN_BYTES = 256 * MIB
 MIN_RUNS = 64
 # ... and a huge one coarser, so that a graph stays within a few thousand graph tasks.
 MAX_RUNS = 4096
-# Fan-in of the tree that combines the sums.
-SPLIT_EVERY = 8
-# Pieces cut from a block while it is summed, and the products' own temporaries.
-PIECES_BYTES = 48 * MIB
+# Fan-in of the tree that combines the sums: more hold more finished sums in memory.
+SPLIT_EVERY = 4
+# An interpreter with its libraries, before it computes anything.
+PROCESS_BYTES = 256 * MIB
+# Pieces cut from a block while it is summed.
+PIECES_BYTES = 32 * MIB
 # Matrices as large as the information that its inversion holds at a time.
 INVERSION_MATRICES = 10
 
@@ -73,29 +75,47 @@ class PassPlan:
     ----------
     n_runs, n_graph_tasks : int
         Leaves, and leaves with the tree above them.
+    depth : int
+        Levels of the tree above the leaves.
     bytes_read : int
         Decoded bytes of all blocks.
     bytes_per_thread : int
-        Peak memory of one worker thread: a block in use, the next one being read with its encoded
-        form, the pieces, and three sums (the total, the block's, and one being combined).
+        Peak memory of one worker thread: a block in use, the one before, the next one being read,
+        one more for its temporaries; pieces; and four sums (the run's, the block's, what they
+        combine to, and a temporary of its size).
+    bytes_of_process : int
+        What a worker process holds besides: interpreter and libraries, and the finished sums that
+        wait for the others of their node, at each level of the tree.
     """
 
     n_runs: int
     n_graph_tasks: int
+    depth: int
     bytes_read: int
     bytes_per_thread: int
+    bytes_of_process: int
+
+    def peak_bytes(self, n_threads: int) -> int:
+        """Peak memory of a worker process of so many threads."""
+        return self.bytes_of_process + n_threads * self.bytes_per_thread
 
 
 def plan_pass(store: StoreShape, sum_bytes: int) -> PassPlan:
     """Cost a pass whose sum takes `sum_bytes` (8 bytes for each float64 entry)."""
     n_runs = len(runs(store))
-    n_graph_tasks, level = n_runs, n_runs
+    n_graph_tasks, level, depth = n_runs, n_runs, 0
     while level > 1:
         level = math.ceil(level / SPLIT_EVERY)
         n_graph_tasks += level
-    per_thread = 3 * block_bytes(store) + PIECES_BYTES + 3 * sum_bytes
-    bytes_read = store.n_rows * (store.n_features + 1) * store.itemsize
-    return PassPlan(n_runs, n_graph_tasks, bytes_read, per_thread)
+        depth += 1
+    return PassPlan(
+        n_runs,
+        n_graph_tasks,
+        depth,
+        bytes_read=store.n_rows * (store.n_features + 1) * store.itemsize,
+        bytes_per_thread=4 * block_bytes(store) + PIECES_BYTES + 4 * sum_bytes,
+        bytes_of_process=PROCESS_BYTES + (SPLIT_EVERY - 1) * depth * sum_bytes,
+    )
 
 
 def projected_task_bytes(n_directions: int) -> int:
@@ -166,16 +186,17 @@ def check_memory(plan: PassPlan, *, stage: str, n_threads: int, limit: int) -> N
 
     Examples
     --------
-    >>> plan = PassPlan(1, 1, 10 * MIB, 100 * MIB)
-    >>> check_memory(plan, stage="moments", n_threads=2, limit=150 * MIB)
+    >>> plan = PassPlan(1, 1, 0, 10 * MIB, 100 * MIB, 256 * MIB)
+    >>> check_memory(plan, stage="moments", n_threads=2, limit=400 * MIB)
     Traceback (most recent call last):
-    daskmlr.errors.PlanError: stage 'moments' needs 200 MiB on each worker ...
+    daskmlr.errors.PlanError: stage 'moments' needs 456 MiB on each worker ...
     """
-    need = plan.bytes_per_thread * n_threads
+    need = plan.peak_bytes(n_threads)
     if limit and need > limit:
         raise PlanError(
             f"stage {stage!r} needs {need / MIB:.0f} MiB on each worker "
-            f"({plan.bytes_per_thread / MIB:.0f} MiB for each of {n_threads} threads), "
+            f"({plan.bytes_per_thread / MIB:.0f} MiB for each of {n_threads} threads, "
+            f"{plan.bytes_of_process / MIB:.0f} MiB for the process), "
             f"the limit is {limit / MIB:.0f} MiB. Use fewer threads per worker, a higher memory "
             "limit, or a store with smaller blocks (block_bytes)"
         )

@@ -43,14 +43,14 @@ def test_a_small_store_spreads_over_workers_and_a_large_one_stays_coarse():
 
 def test_graph_tasks_are_the_leaves_and_the_tree():
     assert plan.plan_pass(Shape(1), 0).n_graph_tasks == 1
-    assert plan.plan_pass(Shape(64), 0).n_graph_tasks == 64 + 8 + 1
+    assert plan.plan_pass(Shape(64), 0).n_graph_tasks == 64 + 16 + 4 + 1
 
 
 def test_a_pass_that_cannot_fit_is_refused_with_the_arithmetic():
     costly = plan.plan_pass(Shape(10), sum_bytes=100 * plan.MIB)
     plan.check_memory(costly, stage="refine", n_threads=2, limit=0)
-    plan.check_memory(costly, stage="refine", n_threads=2, limit=2 * costly.bytes_per_thread)
-    with pytest.raises(PlanError, match=r"'refine' needs 696 MiB .* limit is 500 MiB"):
+    plan.check_memory(costly, stage="refine", n_threads=2, limit=costly.peak_bytes(2))
+    with pytest.raises(PlanError, match=r"'refine' needs 1720 MiB .* limit is 500 MiB"):
         plan.check_memory(costly, stage="refine", n_threads=2, limit=500 * plan.MIB)
 
 

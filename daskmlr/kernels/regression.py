@@ -103,8 +103,9 @@ def sums_from_block(
         n_tasks += int(counted.sum())
         _add_grams(gram, covariates, targets, without_negligible(shares), piece.sizes)
     first = np.r_[d, :d, d + 1]  # the intercept
-    ordered = np.ascontiguousarray(gram[:, first[:, None], first])
-    return ComponentSums(ordered, mass, total, n_rows, n_tasks)
+    for own in gram:  # one by one: they may be large
+        own[:] = own[np.ix_(first, first)]
+    return ComponentSums(gram, mass, total, n_rows, n_tasks)
 
 
 def without_negligible(shares: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,0 +1,58 @@
+"""What a pass takes, measured, beside what the plan says."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from daskmlr import simulate
+
+# Peak resident memory of the whole process through one pass, and what the plan says of it.
+CHILD = """
+import json, sys
+from daskmlr import MixedLinearRegression, open_tasks, plan  # all that a fit imports
+from daskmlr.graph.execute import connect
+from daskmlr.graph.reduce import reduce_tasks
+from tests.benchmarks.passes import parameters, passes
+
+path, name, client = sys.argv[1:]
+tasks = open_tasks(path)
+frame, mixture = parameters(tasks)
+one = passes(frame, mixture)[name]
+stages = plan.sum_bytes_of_fit(tasks.n_features, mixture.n_components, 0, 0)
+stage = "moments" if name.startswith("moments") else "refine"
+with connect(client) as runner:
+    n_threads = runner.worker_resources()[0]
+    reduce_tasks(tasks, one.from_block, one.combine, args=one.args, client=runner)
+planned = plan.plan_pass(tasks, stages[stage]).peak_bytes(n_threads)
+lines = open("/proc/self/status").read().splitlines()
+peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+print(json.dumps([peak, planned]))
+"""
+
+
+@pytest.fixture(scope="module", params=[16, 700])
+def store(request, tmp_path_factory):
+    """About 400 MB in some 25 blocks; in the second the sums are larger than the blocks."""
+    d = request.param
+    return simulate(
+        tmp_path_factory.mktemp("memory") / "tasks.daskmlr",
+        n_components=8,
+        n_features=d,
+        task_groups=[(400_000_000 // (32 * (d + 1)), 8)],
+        random_state=0,
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads peak memory from /proc")
+@pytest.mark.parametrize("client", ["sync", "threads"])
+@pytest.mark.parametrize("name", ["moments, all pairs", "refinement"])
+def test_a_pass_takes_between_half_and_all_of_its_plan(store, name, client):
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, store.path, name, client],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    peak, planned = json.loads(done.stdout)
+    assert 0.5 <= peak / planned <= 1.0, f"{peak / 2**20:.0f} of {planned / 2**20:.0f} MiB"
