@@ -1,4 +1,4 @@
-"""What a pass takes, measured, beside what the plan says."""
+"""What a pass takes beside what the plan says, and a fit in a third of the memory of its data."""
 
 import json
 import subprocess
@@ -6,7 +6,12 @@ import sys
 
 import pytest
 
-from daskmlr import simulate
+from daskmlr import Model, simulate
+from daskmlr.kernels.metrics import coefficient_error
+from daskmlr.synthetic import load_truth
+from tests.benchmarks.limited import run_limited
+
+MIB = 1 << 20
 
 # Peak resident memory of the whole process through one pass, and what the plan says of it.
 CHILD = """
@@ -56,3 +61,28 @@ def test_a_pass_takes_between_half_and_all_of_its_plan(store, name, client):
     assert done.returncode == 0, done.stderr
     peak, planned = json.loads(done.stdout)
     assert 0.5 <= peak / planned <= 1.0, f"{peak / 2**20:.0f} of {planned / 2**20:.0f} MiB"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs cgroups, or /proc to sample")
+def test_a_fit_needs_a_third_of_the_memory_of_its_store(tmp_path):
+    """1.2 GiB under a limit of 400 MiB, that of an interpreter with its libraries and a little."""
+    tasks = simulate(
+        tmp_path / "tasks.daskmlr",
+        n_components=4,
+        n_features=63,
+        noise=0.5,
+        task_groups=[(600_000, 8)],
+        random_state=0,
+        block_bytes=4 * MIB,
+    )
+    assert tasks.nbytes > 3 * 400 * MIB - 50 * MIB
+    usage = run_limited(
+        [sys.executable, "-m", "daskmlr", "fit", tasks.path, str(tmp_path / "model"),
+         "--n-components", "4", "--json"],
+        limit=400 * MIB, watch=tmp_path, timeout=600,
+    )  # fmt: skip
+    assert usage.returncode == 0, usage.stderr
+    assert usage.oom_kills == 0
+    assert usage.peak_rss < 400 * MIB
+    truth, _ = load_truth(tasks.path)
+    assert coefficient_error(Model.load(tmp_path / "model").coef, truth.coef).max() < 0.01
