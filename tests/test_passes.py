@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.benchmarks import passes
+from tests.benchmarks import passes, roofline
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +49,12 @@ def test_other_results_are_not_compared(measured):
 def test_a_miss_is_marked():
     assert passes._marked(0.5, 0.85) == "0.50 (wanted 0.85)"
     assert passes._marked(0.9, 0.85) == "0.90"
+
+
+def test_the_roofline_is_drawn(measured, tmp_path):
+    picture = tmp_path / "roofline.png"
+    roofline.main([str(measured[1]), str(picture)])
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    by_name = {r.name: roofline.operations(r) for r in measured[0]}
+    assert by_name[passes.READ_ONLY] == 0
+    assert by_name["moments, all pairs"] > by_name["moments, split"] > 0
