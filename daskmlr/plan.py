@@ -129,7 +129,7 @@ def sum_bytes_of_fit(
     """Bytes of the sum that each stage of a fit carries."""
     r = min(n_components, n_features + 1)
     return {
-        "moments": 8 * 3 * (n_features + 2) ** 2,
+        "moments": 8 * 4 * (n_features + 2) ** 2,
         "filter": 16 * n_left_out,
         "heavy": n_heavy * projected_task_bytes(r),
         "refine": 8 * n_components * (n_features + 2) ** 2,

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # Sub-blocks of about this many bytes stay in a core's private cache while several
 # products are taken of them.
 CACHE_BYTES = 2 << 20
+# ... but so many rows for each feature: products of fewer cost less than adding them up.
+ROWS_PER_FEATURE = 8
 # Means of up to so many standard deviations are left as they are: a sixteenth of the precision of a
 # product is the most they cost.
 NEAR_ZERO = 4.0
@@ -86,10 +88,11 @@ class TaskBlock:
         """Cut into consecutive blocks of whole tasks of at most `max_rows` rows.
 
         A task larger than `max_rows` is a piece of its own. By default a piece holds about
-        `CACHE_BYTES`, so that the products taken of it find it in cache.
+        `CACHE_BYTES`, so that the products taken of it find it in cache; more for many features.
         """
         if max_rows is None:
-            max_rows = max(256, CACHE_BYTES // (self.X.itemsize * (self.n_features + 2)))
+            in_cache = CACHE_BYTES // (self.X.itemsize * (self.n_features + 2))
+            max_rows = max(256, in_cache, ROWS_PER_FEATURE * self.n_features)
         start = 0
         while start < self.n_tasks:
             limit = self.offsets[start] + max_rows
@@ -289,25 +292,23 @@ def segment_matrix(
     )
 
 
-def joint_gram(wide: NDArray[np.floating], thin: NDArray[np.floating]) -> NDArray[np.floating]:
-    """``[wide, thin]^T [wide, thin]`` of two matrices that need not lie side by side.
+def add_joint_gram(
+    total: NDArray[np.float64], wide: NDArray[np.floating], thin: NDArray[np.floating]
+) -> None:
+    """Add ``[wide, thin]^T [wide, thin]``, of matrices that need not lie side by side, in place.
 
     Parameters
     ----------
+    total : ndarray of shape (d + m, d + m), float64
     wide : ndarray of shape (n, d)
     thin : ndarray of shape (n, m)
-
-    Returns
-    -------
-    ndarray of shape (d + m, d + m), in their dtype
     """
     d = wide.shape[1]
-    out = np.empty((d + thin.shape[1],) * 2, dtype=wide.dtype)
-    out[:d, :d] = wide.T @ wide
-    out[:d, d:] = wide.T @ thin
-    out[d:, :d] = out[:d, d:].T
-    out[d:, d:] = thin.T @ thin
-    return out
+    between = wide.T @ thin
+    total[:d, :d] += wide.T @ wide
+    total[:d, d:] += between
+    total[d:, :d] += between.T
+    total[d:, d:] += thin.T @ thin
 
 
 def task_of_row(block: TaskBlock) -> NDArray[np.int64]:

@@ -20,8 +20,8 @@ import numpy as np
 
 from daskmlr.errors import InputError
 from daskmlr.kernels.blocks import (
+    add_joint_gram,
     hash64,
-    joint_gram,
     rows_not_excluded,
     segment_matrix,
     tasks_in,
@@ -146,11 +146,11 @@ def moments_from_block(
         )
     d = block.n_features
     gram = np.zeros((d + 2, d + 2))
-    cross, null = np.zeros((d + 1, d + 1)), np.zeros((d + 1, d + 1))
+    cross, null, own = (np.zeros((d + 1, d + 1)) for _ in range(3))
     pairs = 0.0
     for piece in block.pieces():
         covariates, targets = frame.rows(piece)
-        gram += _gram(covariates, targets, rows_not_excluded(part, piece))
+        _add_gram(gram, covariates, targets, rows_not_excluded(part, piece))
         sizes = piece.sizes
         weight = np.where(tasks_in(part, piece), task_weight(sizes, signal_share), 0.0)
         root = (np.repeat(np.sqrt(weight), sizes) * targets).astype(targets.dtype)
@@ -159,14 +159,12 @@ def moments_from_block(
         signs = _group_signs(piece, groups, seed)
         for target, sign in ((cross, np.ones_like(signs)), (null, signs)):
             summing = segment_matrix(starts, sign.astype(targets.dtype))
-            target += joint_gram(*(summing @ part_of_sums for part_of_sums in sums))
-        own = joint_gram(*sums)
-        cross -= own
-        null -= own
+            add_joint_gram(target, *(summing @ part_of_sums for part_of_sums in sums))
+        add_joint_gram(own, *sums)
         pairs += float(weight @ (sizes.astype(np.float64) ** 2 - squares))
     first = np.r_[d, :d, d + 1]  # the intercept
     inner = np.ix_(first[:-1], first[:-1])
-    gram, cross, null = gram[np.ix_(first, first)], cross[inner], null[inner]
+    gram, cross, null = gram[np.ix_(first, first)], (cross - own)[inner], (null - own)[inner]
     n_paired = int(np.count_nonzero((block.sizes > 1) & tasks_in(part, block)))
     return Moments(gram, cross, null, pairs, block.n_rows, block.n_tasks, n_paired)
 
@@ -226,15 +224,16 @@ def _group_signs(piece: TaskBlock, groups: int, seed: int) -> NDArray[np.float64
     return random_signs((task << 24) + np.tile(np.arange(groups), piece.n_tasks), seed)
 
 
-def _gram(
+def _add_gram(
+    total: NDArray[np.float64],
     covariates: NDArray[np.floating],
     targets: NDArray[np.floating],
     included: NDArray[np.bool_] | None,
-) -> NDArray[np.floating]:
-    """``sum [x, 1, r] [x, 1, r]^T`` over the rows included, all by default."""
+) -> None:
+    """Add ``sum [x, 1, r] [x, 1, r]^T`` over the rows included, all by default."""
     if included is not None:
         covariates, targets = covariates[included], targets[included]
-    return joint_gram(covariates, np.column_stack([np.ones_like(targets), targets]))
+    add_joint_gram(total, covariates, np.column_stack([np.ones_like(targets), targets]))
 
 
 def _group_sums(

@@ -19,7 +19,7 @@ from daskmlr.kernels.assignment import (
     posterior,
     rows_log_likelihood,
 )
-from daskmlr.kernels.blocks import joint_gram, rows_of_tasks, tasks_in
+from daskmlr.kernels.blocks import add_joint_gram, rows_of_tasks, tasks_in
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -230,4 +230,4 @@ def _add_grams(
             root = np.repeat(np.sqrt(share[partly]), sizes[partly]).astype(targets.dtype)
             for part in own:
                 part[offsets[whole.size] :] *= root[:, None]
-        gram[component] += joint_gram(*own)
+        add_joint_gram(gram[component], *own)
