@@ -58,3 +58,10 @@ def test_the_roofline_is_drawn(measured, tmp_path):
     by_name = {r.name: roofline.operations(r) for r in measured[0]}
     assert by_name[passes.READ_ONLY] == 0
     assert by_name["moments, all pairs"] > by_name["moments, split"] > 0
+
+
+def test_a_profile_says_where_the_time_goes(capsys):
+    passes.main(["--features", "4", "--gigabytes", "0.001", "--profile"])
+    shown = capsys.readouterr().out
+    assert shown.count("| refinement | ") == 10
+    assert "moments_from_block" in shown

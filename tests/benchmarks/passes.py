@@ -13,9 +13,11 @@ from the page cache.
 from __future__ import annotations
 
 import argparse
+import cProfile
 import json
 import os
 import platform
+import pstats
 import tempfile
 import time
 from collections import defaultdict
@@ -239,6 +241,25 @@ def measure(tasks: TaskStore, rounds: int, *, cold: bool) -> list[Measured]:
     ]  # fmt: skip
 
 
+def profile(tasks: TaskStore, lines: int = 10) -> str:
+    """Where the time of every pass goes, on one thread and blocks in memory: share by function."""
+    blocks = [tasks.read_block(index) for index in range(tasks.n_blocks)]
+    out = ["| d | pass | function | share |", "|---|---|---|---|"]
+    for name, one in passes(*parameters(tasks)).items():
+        if name == READ_ONLY:
+            continue
+        profiler = cProfile.Profile()
+        with one_blas_thread():
+            profiler.runcall(lambda one=one: [one.from_block(block, *one.args) for block in blocks])
+        stats: Any = pstats.Stats(profiler)
+        spent = sorted(((own[2], key[2]) for key, own in stats.stats.items()), reverse=True)
+        out += [
+            f"| {tasks.n_features} | {name} | {function} | {seconds / stats.total_tt:.2f} |"
+            for seconds, function in spent[:lines]
+        ]
+    return "\n".join(out)
+
+
 def table(results: list[Measured]) -> str:
     """Speeds, and the ratios of the medians to the bounds; a miss is marked."""
     lines = [
@@ -299,6 +320,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("--gigabytes", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cold", action="store_true", help="cold passes too")
+    parser.add_argument("--profile", action="store_true", help="where the time goes, instead")
     parser.add_argument("--json", type=Path, help="append a line for each pass")
     parser.add_argument("--compare", type=Path, nargs=2, metavar=("BEFORE", "AFTER"))
     asked = parser.parse_args(None if arguments is None else list(arguments))
@@ -309,8 +331,13 @@ def main(arguments: Iterable[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for n_features in asked.features:
             tasks = make_store(Path(folder), n_features, asked.gigabytes)
+            if asked.profile:
+                print(profile(tasks))
+                continue
             for cold in (False, True) if asked.cold else (False,):
                 results += measure(tasks, asked.rounds, cold=cold)
+    if asked.profile:
+        return
     if asked.json:
         with asked.json.open("a") as file:
             file.writelines(json.dumps(asdict(result)) + "\n" for result in results)
