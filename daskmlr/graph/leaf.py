@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from daskmlr.kernels.blocks import TaskBlock
     from daskmlr.storage.tasks import TaskStore
 
+# Blocks that the system is told of before they are read.
+TOLD_AHEAD = 4
+
 _blas_lock = threading.Lock()
 _blas_users = 0
 _blas_limits: threadpool_limits | None = None
@@ -76,14 +79,28 @@ def unpack(packed: bytes) -> Any:
 
 
 def read_ahead(store: TaskStore, start: int, stop: int) -> Iterator[TaskBlock]:
-    """Yield blocks ``start:stop``, reading each while the one before is in use."""
+    """Yield blocks ``start:stop``, reading each while the one before is in use.
+
+    The system is told what comes next, past the end of a short run too: that is then for another
+    thread, most likely of this machine.
+    """
     buffers = Buffers()
+    told = start + 1
+
+    def read(index: int) -> TaskBlock:
+        nonlocal told
+        last = max(stop, start + TOLD_AHEAD)
+        while told <= min(index + TOLD_AHEAD, last):
+            store.will_need(told)
+            told += 1
+        return store.read_block(index, buffers)
+
     with ThreadPoolExecutor(1, thread_name_prefix="daskmlr-read") as reader:
-        pending = reader.submit(store.read_block, start, buffers)
+        pending = reader.submit(read, start)
         for index in range(start + 1, stop + 1):
             block = pending.result()
             if index < stop:
-                pending = reader.submit(store.read_block, index, buffers)
+                pending = reader.submit(read, index)
             yield block
 
 

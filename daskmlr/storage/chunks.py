@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +99,14 @@ def read_chunk(
         encoded, data = data, take(wanted)
         layout.compressor(codec).decode(encoded, out=data)
     return data.view(dtype.newbyteorder("<")).reshape(shape)
+
+
+def will_need(path: Path) -> None:
+    """Let the system read a file into its cache meanwhile, where it can; never an error."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    with suppress(OSError), path.open("rb", buffering=0) as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
 
 def _new_bytes(n_bytes: int) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ import zarr
 from daskmlr.errors import DamagedStoreError, IncompleteStoreError, StoreError
 from daskmlr.kernels.blocks import TaskBlock
 from daskmlr.storage import layout
-from daskmlr.storage.chunks import Buffers, read_chunk
+from daskmlr.storage.chunks import Buffers, read_chunk, will_need
 
 if TYPE_CHECKING:
     import os
@@ -169,6 +169,12 @@ class TaskStore:
         X, y = (self._chunk(name, index, buffers)[:n_rows] for name in ("x", "y"))
         return TaskBlock(X, y, offsets, int(self.block_tasks[index]))
 
+    def will_need(self, index: int) -> None:
+        """Say that a block, if there is one, will be read soon."""
+        if index < self.n_blocks:
+            for name in ("x", "y"):
+                will_need(self._chunk_path(name, index))
+
     def validate(self, *, deep: bool = False) -> None:
         """Check that the arrays agree with each other; `deep` reads every chunk too.
 
@@ -219,7 +225,7 @@ class TaskStore:
         try:
             if array.dtype.kind in "OTU":
                 return self._text_chunk(array, index)
-            path = Path(self.path, name, array.metadata.encode_chunk_key((index, 0)[: array.ndim]))
+            path = self._chunk_path(name, index)
             codec = self.facts.codec if name in ("x", "y") else "none"
             return read_chunk(path, array.chunks, array.dtype, codec, buffers)
         except FileNotFoundError:
@@ -233,6 +239,10 @@ class TaskStore:
             f"{what} {index} of {self.path}/{name} is damaged: {reason}. Restore the file, or "
             "write the store again"
         )
+
+    def _chunk_path(self, name: str, index: int) -> Path:
+        array = self._array(name)
+        return Path(self.path, name, array.metadata.encode_chunk_key((index, 0)[: array.ndim]))
 
     def _text_chunk(self, array: zarr.Array, index: int) -> NDArray[Any]:
         length = array.chunks[0]

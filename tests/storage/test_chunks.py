@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from daskmlr import map_tasks, reduce_tasks, simulate
+from daskmlr.graph import leaf
 from daskmlr.storage.chunks import MOST_BUFFERS, Buffers
+from daskmlr.storage.tasks import TaskStore
 
 
 def address(array) -> int:
@@ -73,3 +75,19 @@ def test_a_pass_may_keep_views_of_its_blocks(several_blocks):
     )
     rows = np.cumsum(np.concatenate([[0], several_blocks.task_sizes()[:-1]]))
     np.testing.assert_array_equal(first["first"], expected[rows])
+
+
+def test_what_will_be_needed_is_told_once_and_in_order(several_blocks, monkeypatch):
+    told = []
+    monkeypatch.setattr(TaskStore, "will_need", lambda _, index: told.append(index))
+    n = several_blocks.n_blocks
+    list(leaf.read_ahead(several_blocks, 0, n))
+    assert told[:n] == list(range(1, n + 1))
+    told.clear()
+    list(leaf.read_ahead(several_blocks, 3, 4))  # a run of one block: others are told of too
+    assert told == list(range(4, 4 + leaf.TOLD_AHEAD))
+
+
+def test_telling_of_no_block_is_no_error(several_blocks):
+    several_blocks.will_need(several_blocks.n_blocks)
+    several_blocks.will_need(0)
