@@ -90,7 +90,7 @@ class Case:
         if not self.heteroscedastic:
             return self.planted()
         X, y, groups, _ = self.draw(N_LARGE, 10**6)
-        model = MixedLinearRegression(3, random_state=0, tol=1e-9).fit(X, y, groups=groups).model_
+        model = MixedLinearRegression(3, random_state=0, tol=1e-4).fit(X, y, groups=groups).model_
         return grouped(model, match_components(model.coef, self.truth().coef))
 
 
@@ -229,7 +229,7 @@ def print_large() -> None:
         | {"task_groups": [c.light, c.heavy]}
         for c in (accuracy.CASES["A"], accuracy.CASES["C"])
     ]
-    for parameters, tols in [(small, (1e-6, 1e-7, 1e-8)), *((case, (1e-6,)) for case in wide)]:
+    for parameters, tols in [(small, (0.1, 0.01, 0.001)), *((case, (0.01,)) for case in wide)]:
         with tempfile.TemporaryDirectory() as folder:
             tasks = simulate(f"{folder}/tasks", random_state=0, **parameters)
             for tol in tols:

@@ -12,6 +12,7 @@ import argparse
 import tempfile
 import time
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 TASK_ROWS, K = 8, 8
 NEGLIGIBLE = 1e-4
 RIDGE = 1.0
+PARTS = ["numpy", "estimates", "workers", "flexmix"]
 
 
 @dataclass(frozen=True)
@@ -228,6 +230,7 @@ def two_workers(tasks: TaskStore, rounds: int) -> Line:
             Client(cluster, set_as_default=False) as client,
         ):
             client.wait_for_workers(n_workers)
+            client.run(import_module, "daskmlr.stages")  # else the first pass would wait for it
             model = MixedLinearRegression(K, random_state=0).fit(tasks, client=client).model_
         return sum(
             entry["seconds"] for entry in model.history if entry["stage"] in ("moments", "refine")
@@ -239,6 +242,7 @@ def two_workers(tasks: TaskStore, rounds: int) -> Line:
 
 def main(arguments: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--gigabytes", type=float, default=0.5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--limit", type=float, default=600, help="processor seconds of flexmix")
@@ -251,11 +255,14 @@ def main(arguments: Iterable[str] | None = None) -> None:
                 task_groups=[(round(asked.gigabytes * 1e9 / (4 * (d + 1) * TASK_ROWS)), TASK_ROWS)],
                 random_state=0,
             )  # fmt: skip
-            print(beside_numpy(tasks, asked.rounds), flush=True)
-            for line in beside_estimates(tasks, asked.rounds):
-                print(line, flush=True)
-        print(two_workers(tasks, asked.rounds), flush=True)
-    if asked.limit:
+            if "numpy" in asked.parts:
+                print(beside_numpy(tasks, asked.rounds), flush=True)
+            if "estimates" in asked.parts:
+                for line in beside_estimates(tasks, asked.rounds):
+                    print(line, flush=True)
+            if "workers" in asked.parts:
+                print(two_workers(tasks, asked.rounds), flush=True)
+    if "flexmix" in asked.parts:
         print(beside_flexmix(asked.limit), flush=True)
 
 
