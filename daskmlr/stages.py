@@ -106,7 +106,7 @@ def find_subspace(
         frame = frame.with_offset(frame.offset + pooled)
         sums = _moments(tasks, frame, options, runner, record)
     second, null = moments.finalise_moments(sums)
-    most = min(options.n_components + SPARE_DIRECTIONS, tasks.n_features + 1)
+    most = _most_directions(tasks, options)
     values, directions = top_eigenspace(standardiser.whiten(second), most, rng=rng)
     edge = float(top_eigenspace(standardiser.whiten(null), 1, rng=rng)[0][0])
     r = max(rank_above(values, edge), min(options.n_components, most))
@@ -354,6 +354,11 @@ def _sums(
     return regression.sums_from_block(block, frame, mixture, assign=assign, part=part)
 
 
+def _most_directions(tasks: TaskStore, options: FitOptions) -> int:
+    """Count the directions that may be kept."""
+    return min(options.n_components + SPARE_DIRECTIONS, tasks.n_features + 1)
+
+
 def _heavy_positions(tasks: TaskStore, options: FitOptions) -> NDArray[np.int64]:
     """Choose the largest tasks, as many as the client's memory allows; none without a pair."""
     sizes = tasks.task_sizes()
@@ -369,8 +374,6 @@ def heavy_count(tasks: TaskStore, options: FitOptions) -> int:
     if options.n_heavy is not None:
         return min(options.n_heavy, tasks.n_tasks)
     k = options.n_components
-    affordable = HEAVY_BYTES // plan.projected_task_bytes(
-        min(k + SPARE_DIRECTIONS, tasks.n_features + 1)
-    )
+    affordable = HEAVY_BYTES // plan.projected_task_bytes(_most_directions(tasks, options))
     wanted = HEAVY_PER_COMPONENT * k * (1 if options.robust is None else ROBUST_HEAVY)
     return min(max(wanted, LEAST_HEAVY), max(affordable, 2 * k), tasks.n_tasks)

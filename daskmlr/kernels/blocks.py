@@ -295,20 +295,23 @@ def segment_matrix(
 def add_joint_gram(
     total: NDArray[np.float64], wide: NDArray[np.floating], thin: NDArray[np.floating]
 ) -> None:
-    """Add ``[wide, thin]^T [wide, thin]``, of matrices that need not lie side by side, in place.
+    """Add the Gram matrix of rows whose parts need not lie side by side, in place.
 
     Parameters
     ----------
     total : ndarray of shape (d + m, d + m), float64
+        Its first row and column are those of the first of `thin`, the intercept; then `wide` and
+        the others of `thin`.
     wide : ndarray of shape (n, d)
     thin : ndarray of shape (n, m)
     """
-    d = wide.shape[1]
+    d, m = wide.shape[1], thin.shape[1]
+    inside, outside = slice(1, d + 1), np.r_[0, d + 1 : d + m]
     between = wide.T @ thin
-    total[:d, :d] += wide.T @ wide
-    total[:d, d:] += between
-    total[d:, :d] += between.T
-    total[d:, d:] += thin.T @ thin
+    total[inside, inside] += wide.T @ wide
+    total[inside, outside] += between
+    total[outside, inside] += between.T
+    total[np.ix_(outside, outside)] += thin.T @ thin
 
 
 def task_of_row(block: TaskBlock) -> NDArray[np.int64]:

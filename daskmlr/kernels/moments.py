@@ -154,17 +154,15 @@ def moments_from_block(
         sizes = piece.sizes
         weight = np.where(tasks_in(part, piece), task_weight(sizes, signal_share), 0.0)
         root = (np.repeat(np.sqrt(weight), sizes) * targets).astype(targets.dtype)
-        bounds, starts, squares = _group_bounds(piece, groups)
-        sums = _group_sums(covariates, root, bounds, groups)
+        sums, starts, squares = _group_sums(piece, covariates, root, groups)
         signs = _group_signs(piece, groups, seed)
         for target, sign in ((cross, np.ones_like(signs)), (null, signs)):
             summing = segment_matrix(starts, sign.astype(targets.dtype))
             add_joint_gram(target, *(summing @ part_of_sums for part_of_sums in sums))
         add_joint_gram(own, *sums)
         pairs += float(weight @ (sizes.astype(np.float64) ** 2 - squares))
-    first = np.r_[d, :d, d + 1]  # the intercept
-    inner = np.ix_(first[:-1], first[:-1])
-    gram, cross, null = gram[np.ix_(first, first)], (cross - own)[inner], (null - own)[inner]
+    cross -= own
+    null -= own
     n_paired = int(np.count_nonzero((block.sizes > 1) & tasks_in(part, block)))
     return Moments(gram, cross, null, pairs, block.n_rows, block.n_tasks, n_paired)
 
@@ -199,23 +197,6 @@ def finalise_moments(moments: Moments) -> tuple[NDArray[np.float64], NDArray[np.
     return moments.cross / moments.pairs, moments.null / moments.pairs
 
 
-def _group_bounds(
-    piece: TaskBlock, groups: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Return where groups begin among the rows (and the last ends), and tasks among the groups.
-
-    With them, for each task, the sum of its groups' squared sizes.
-    """
-    sizes = piece.sizes
-    if groups == ALL_PAIRS:
-        return np.arange(piece.n_rows + 1), piece.offsets, sizes.astype(np.float64)
-    parts = np.arange(groups + 1)
-    inner = sizes[:, None] * parts // groups
-    bounds = np.append(piece.offsets[:-1, None] + inner[:, :-1], piece.n_rows)
-    squares = np.square(np.diff(inner, axis=1).astype(np.float64)).sum(axis=1)
-    return bounds, np.arange(piece.n_tasks + 1) * groups, squares
-
-
 def _group_signs(piece: TaskBlock, groups: int, seed: int) -> NDArray[np.float64]:
     """Return +1 or -1 for each group, whatever block it lies in."""
     if groups == ALL_PAIRS:
@@ -230,20 +211,37 @@ def _add_gram(
     targets: NDArray[np.floating],
     included: NDArray[np.bool_] | None,
 ) -> None:
-    """Add ``sum [x, 1, r] [x, 1, r]^T`` over the rows included, all by default."""
+    """Add ``sum [1, x, r] [1, x, r]^T`` over the rows included, all by default."""
     if included is not None:
         covariates, targets = covariates[included], targets[included]
     add_joint_gram(total, covariates, np.column_stack([np.ones_like(targets), targets]))
 
 
 def _group_sums(
+    piece: TaskBlock,
     covariates: NDArray[np.floating],
     root: NDArray[np.floating],
-    bounds: NDArray[np.int64],
     groups: int,
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Return ``sqrt(c) T_g`` of each group: its entries for x (n_groups, d), and for 1."""
+) -> tuple[
+    tuple[NDArray[np.floating], NDArray[np.floating]], NDArray[np.int64], NDArray[np.float64]
+]:
+    """Return ``sqrt(c) T_g`` of each group, and how groups make up tasks.
+
+    Returns
+    -------
+    sums : tuple of ndarray of shape (n_groups, d) and (n_groups, 1)
+        Entries for x, and for 1.
+    starts : ndarray of shape (n_tasks + 1,), int64
+        First group of each task, and their number.
+    squares : ndarray of shape (n_tasks,), float64
+        Sum of the squared sizes of a task's groups.
+    """
+    sizes = piece.sizes
     if groups == ALL_PAIRS:
-        return covariates * root[:, None], root[:, None]
+        return (covariates * root[:, None], root[:, None]), piece.offsets, sizes.astype(np.float64)
+    inner = sizes[:, None] * np.arange(groups + 1) // groups
+    bounds = np.append(piece.offsets[:-1, None] + inner[:, :-1], piece.n_rows)
     summing = segment_matrix(bounds, root)
-    return summing @ covariates, summing @ np.ones((len(root), 1), dtype=root.dtype)
+    sums = summing @ covariates, summing @ np.ones((len(root), 1), dtype=root.dtype)
+    squares = np.square(np.diff(inner, axis=1).astype(np.float64)).sum(axis=1)
+    return sums, np.arange(piece.n_tasks + 1) * groups, squares

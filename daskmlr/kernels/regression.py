@@ -102,9 +102,6 @@ def sums_from_block(
         n_rows += int(piece.sizes @ counted)
         n_tasks += int(counted.sum())
         _add_grams(gram, covariates, targets, without_negligible(shares), piece.sizes)
-    first = np.r_[d, :d, d + 1]  # the intercept
-    for own in gram:  # one by one: they may be large
-        own[:] = own[np.ix_(first, first)]
     return ComponentSums(gram, mass, total, n_rows, n_tasks)
 
 
@@ -216,7 +213,7 @@ def _add_grams(
     shares: NDArray[np.float64],
     sizes: NDArray[np.int64],
 ) -> None:
-    """Add ``sum_j share [x_j, 1, r_j] [x_j, 1, r_j]^T`` of each component to `gram`, in place.
+    """Add ``sum_j share [1, x_j, r_j] [1, x_j, r_j]^T`` of each component to `gram`, in place.
 
     Tasks that are wholly of one component come first, and need no weighting.
     """

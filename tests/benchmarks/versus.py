@@ -23,11 +23,13 @@ from distributed import Client, LocalCluster
 from scipy.special import logsumexp
 from sklearn.decomposition import IncrementalPCA
 
-from daskmlr import MixedLinearRegression, simulate, stages
+from daskmlr import MixedLinearRegression, stages
 from daskmlr.graph.execute import connect
 from daskmlr.kernels.metrics import subspace_error
 from daskmlr.synthetic import load_truth, make_truth
 from daskmlr.synthetic.tasks import simulate_arrays
+from tests.benchmarks.passes import N_COMPONENTS as K
+from tests.benchmarks.passes import TASK_ROWS, make_store
 from tests.benchmarks.peers.methods import fit_flexmix
 from tests.benchmarks.peers.mixtures import Mixture, log_likelihood
 from tests.benchmarks.peers.tables import Table
@@ -35,9 +37,9 @@ from tests.benchmarks.peers.tables import Table
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from daskmlr import Model
     from daskmlr.storage.tasks import TaskStore
 
-TASK_ROWS, K = 8, 8
 NEGLIGIBLE = 1e-4
 RIDGE = 1.0
 PARTS = ["numpy", "estimates", "workers", "flexmix"]
@@ -72,6 +74,13 @@ def clocked(function: Callable[[], object]) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
+
+
+def seconds_of_passes(model: Model) -> float:
+    """Of the moments and the refinement."""
+    return sum(
+        entry["seconds"] for entry in model.history if entry["stage"] in ("moments", "refine")
+    )
 
 
 def beside_flexmix(limit: float) -> Line:
@@ -142,9 +151,7 @@ def beside_numpy(tasks: TaskStore, rounds: int) -> Line:
     def ours() -> float:
         model = MixedLinearRegression(K, random_state=0).fit(tasks, client="threads").model_
         found["ours"], found["passes"] = model.log_likelihood, model.n_iter
-        return sum(
-            entry["seconds"] for entry in model.history if entry["stage"] in ("moments", "refine")
-        )
+        return seconds_of_passes(model)
 
     def theirs() -> float:
         start = time.perf_counter()
@@ -232,9 +239,7 @@ def two_workers(tasks: TaskStore, rounds: int) -> Line:
             client.wait_for_workers(n_workers)
             client.run(import_module, "daskmlr.stages")  # else the first pass would wait for it
             model = MixedLinearRegression(K, random_state=0).fit(tasks, client=client).model_
-        return sum(
-            entry["seconds"] for entry in model.history if entry["stage"] in ("moments", "refine")
-        )
+        return seconds_of_passes(model)
 
     one, two = alternate(rounds, lambda: on(1), lambda: on(2))
     return Line(f"one worker process, two here, d={tasks.n_features}", one, two, 1.8, "same fit")
@@ -250,11 +255,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     print("| beside | their seconds | ours | times as fast | wanted | |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for d in (32, 128):
-            tasks = simulate(
-                Path(folder) / f"{d}.daskmlr", n_components=K, n_features=d, noise=0.5,
-                task_groups=[(round(asked.gigabytes * 1e9 / (4 * (d + 1) * TASK_ROWS)), TASK_ROWS)],
-                random_state=0,
-            )  # fmt: skip
+            tasks = make_store(Path(folder), d, asked.gigabytes)
             if "numpy" in asked.parts:
                 print(beside_numpy(tasks, asked.rounds), flush=True)
             if "estimates" in asked.parts:
