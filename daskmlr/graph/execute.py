@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -29,11 +28,6 @@ ClientLike: TypeAlias = "Client | Runner | str | None"
 
 IN_PROCESS = ("sync", "synchronous", "threads")
 POLL_SECONDS = 0.25
-
-
-def unique_key(name: str) -> str:
-    """Key prefix of one pass: shown as `name` on the dashboard, never shared by two passes."""
-    return f"{name}-{uuid.uuid4().hex}"
 
 
 class Runner:
@@ -107,7 +101,7 @@ class Runner:
     def _compute_on(self, client: Client, graph: Delayed, name: str, n_runs: int) -> Any:
         if self._progress is None:
             return client.compute(graph).result()
-        prefix = key_split(graph.key)
+        prefix = key_split(f"{name}-0")
         before = client.run_on_scheduler(_finished, prefix=prefix)
         future = client.compute(graph)
         try:

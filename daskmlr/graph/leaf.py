@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import platform
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,6 +28,10 @@ if TYPE_CHECKING:
 
 # Blocks that the system is told of before they are read.
 TOLD_AHEAD = 4
+
+# glibc's names for two settings, and what it grows them to by itself where nobody sets them.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+TRIM_BYTES, MMAP_BYTES = 64 << 20, 32 << 20
 
 _blas_lock = threading.Lock()
 _blas_users = 0
@@ -50,6 +57,21 @@ def one_blas_thread() -> Iterator[None]:
             _blas_users -= 1
             if _blas_users == 0 and _blas_limits is not None:
                 _blas_limits.restore_original_limits()
+
+
+@lru_cache(maxsize=1)
+def keep_freed_memory() -> None:
+    """Let this process use memory again that it has freed, where Dask told it not to.
+
+    Dask's nannies set ``MALLOC_TRIM_THRESHOLD_``, at which glibc gives every array above 128 KiB
+    back to the system, and takes the next one page by page: as long again as a pass computes.
+    """
+    told = "MALLOC_TRIM_THRESHOLD_" in os.environ and "MALLOC_MMAP_THRESHOLD_" not in os.environ
+    if not told or platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_MMAP_THRESHOLD, MMAP_BYTES)
+    libc.mallopt(M_TRIM_THRESHOLD, TRIM_BYTES)
 
 
 def pack(*things: Any) -> bytes:
@@ -106,6 +128,7 @@ def read_ahead(store: TaskStore, start: int, stop: int) -> Iterator[TaskBlock]:
 
 def reduce_run(run: tuple[int, int], packed: bytes) -> Any:
     """Sum the blocks of one run, left to right."""
+    keep_freed_memory()
     store, from_block, combine, args = unpack(packed)
     with one_blas_thread():
         return reduce(combine, (from_block(block, *args) for block in read_ahead(store, *run)))
@@ -120,6 +143,7 @@ def combine_sums(packed: bytes, parts: Sequence[Any]) -> Any:
 
 def map_run(run: tuple[int, int], part: int, packed: bytes, staging: str) -> int:
     """Map the blocks of one run and write their rows as one part; return the number of rows."""
+    keep_freed_memory()
     store, function, args = unpack(packed)
     written = 0
 

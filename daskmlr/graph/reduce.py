@@ -5,6 +5,7 @@ Every pass of daskmlr is one of these; a pass of your own is a function away.
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -12,7 +13,7 @@ from dask import delayed
 
 from daskmlr import plan
 from daskmlr.graph import leaf
-from daskmlr.graph.execute import connect, unique_key
+from daskmlr.graph.execute import connect
 from daskmlr.storage.rows import abandon_rows, finish_rows, start_rows
 
 if TYPE_CHECKING:
@@ -144,14 +145,13 @@ def map_tasks(
     try:
         with connect(client) as runner:
             all_runs = plan.runs(tasks)
-            key = unique_key(name)
-            shared = delayed(leaf.pack(tasks, function, tuple(args)), name=f"{key}-args")
+            key, sums, shared = _keys(name, tasks, function, tuple(args))
             write = delayed(leaf.map_run, pure=False)
             parts = [
-                write(run, part, shared, staging, dask_key_name=f"{key}-{part}")
+                write(run, part, shared, staging, dask_key_name=(key, part))
                 for part, run in enumerate(all_runs)
             ]
-            graph = delayed(sum, pure=False)(parts, dask_key_name=f"{key}-total")
+            graph = delayed(sum, pure=False)(parts, dask_key_name=sums)
             runner.compute(graph, name, len(all_runs))
         finish_rows(staging, out, len(all_runs))
     except BaseException:
@@ -169,18 +169,29 @@ def _reduction(
     name: str,
 ) -> Delayed:
     """Tree of fixed shape over the runs of the store; what is sent to all travels as one key."""
-    key = unique_key(name)
-    shared = delayed(leaf.pack(tasks, from_block, combine, tuple(args)), name=f"{key}-args")
+    key, sums, shared = _keys(name, tasks, from_block, combine, tuple(args))
     leaf_of, node_of = delayed(leaf.reduce_run, pure=False), delayed(leaf.combine_sums, pure=False)
-    level = [leaf_of(run, shared, dask_key_name=f"{key}-{i}") for i, run in enumerate(all_runs)]
+    level = [leaf_of(run, shared, dask_key_name=(key, i)) for i, run in enumerate(all_runs)]
     depth = 0
     while len(level) > 1:
         level = [
-            node_of(shared, level[i : i + plan.SPLIT_EVERY], dask_key_name=f"{key}-sum{depth}-{i}")
+            node_of(shared, level[i : i + plan.SPLIT_EVERY], dask_key_name=(sums, depth, i))
             for i in range(0, len(level), plan.SPLIT_EVERY)
         ]
         depth += 1
     return level[0]
+
+
+def _keys(name: str, *shared: Any) -> tuple[str, str, Delayed]:
+    """Key groups of the leaves and of their sums, and what all leaves share, of one pass.
+
+    The scheduler spreads leaves over all workers only if it takes them for roots of the graph:
+    if they are many, in a group of their own, whose dependencies are few. Else it would send
+    them all to the worker that holds what they share.
+    """
+    number = uuid.uuid4().hex
+    packed = delayed(leaf.pack(*shared), name=f"{name}-args-{number}")
+    return f"{name}-{number}", f"{name}-sum-{number}", packed
 
 
 def _extend(left: list[Any], right: list[Any]) -> list[Any]:
