@@ -1,7 +1,11 @@
 """Sums over all tasks: the same as a loop, on every scheduler; errors come through."""
 
+import os
+import platform
+import resource
 import sys
 import threading
+import time
 import types
 
 import cloudpickle
@@ -72,6 +76,34 @@ def test_progress_counts_the_runs(easy_tasks, process_client):
         n_runs = len(plan.runs(easy_tasks))
         assert seen[-1] == ("count", n_runs, n_runs)
         assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
+
+
+def test_leaves_spread_over_the_workers(easy_tasks, process_client):
+    def whose(_):
+        time.sleep(0.02)
+        return {os.getpid(): 1}
+
+    counts = reduce_tasks(easy_tasks, whose, _add_counts, client=process_client)
+    assert len(counts) == 2
+    assert min(counts.values()) >= easy_tasks.n_blocks // 4
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an allocator of glibc")
+def test_workers_use_freed_memory_again(easy_tasks, process_client):
+    def new_pages(_):
+        np.ones(1 << 17)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(20):
+            np.ones(1 << 17)
+        return [resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before]
+
+    faults = reduce_tasks(easy_tasks, new_pages, add, client=process_client)
+    # a MiB is 256 pages: taken from the system each time, the twenty would be 5,120
+    assert np.median(faults) < 1000
+
+
+def _add_counts(left, right):
+    return {pid: left.get(pid, 0) + right.get(pid, 0) for pid in left.keys() | right.keys()}
 
 
 @pytest.mark.parametrize("client", ["sync", "threads", None])
