@@ -12,9 +12,12 @@ from daskmlr import plan, stages
 from daskmlr.diagnostics import Diagnosis, Outcome, Spectrum, diagnose
 from daskmlr.errors import InputError
 from daskmlr.kernels.robust import check_fraction
+from daskmlr.kernels.thin import SubspaceFrame
 from daskmlr.model import Model
+from daskmlr.spectral import find_subspace
 from daskmlr.storage.tasks import source_of
 from daskmlr.trimming import diagnose_trimming, filter_tasks, trim_tasks
+from daskmlr.widening import widen
 
 if TYPE_CHECKING:
     from daskmlr.graph.execute import Runner
@@ -36,7 +39,7 @@ def fit_tasks(tasks: TaskStore, options: FitOptions, runner: Runner) -> tuple[Mo
     _check_memory(tasks, options, runner)
     record = stages.RunRecord()
     rng = np.random.default_rng(options.seed)
-    spectrum = stages.find_subspace(tasks, options, runner, record, rng)
+    spectrum = find_subspace(tasks, options, runner, record, rng)
     if options.robust is not None:
         options, spectrum = filter_tasks(tasks, options, spectrum, runner, record, rng)
     found = stages.first_components(tasks, options, spectrum, runner, record, rng)
@@ -46,6 +49,9 @@ def fit_tasks(tasks: TaskStore, options: FitOptions, runner: Runner) -> tuple[Mo
     mixture, sums, converged = stages.refine(
         tasks, options, spectrum, found.mixture, runner, record
     )
+    if plan.is_wide(tasks.n_features):
+        spectrum, mixture = widen(tasks, options, spectrum, mixture, sums, runner, record)
+        mixture, sums, converged = stages.refine(tasks, options, spectrum, mixture, runner, record)
     order = np.argsort(-mixture.weights, kind="stable")
     mixture, sums = mixture.take(order), sums.take(order)
     outcome = Outcome(
@@ -70,7 +76,8 @@ def _model(
     verdict: Diagnosis,
     record: RunRecord,
 ) -> Model:
-    coef, intercept = spectrum.frame.to_user(outcome.mixture.coef)
+    frame = spectrum.frame
+    coef, intercept = frame.to_user(outcome.mixture.coef)
     return Model(
         coef=coef,
         intercept=intercept,
@@ -80,12 +87,12 @@ def _model(
         target_name=tasks.target_name,
         task_name=tasks.task_name,
         encoding=tasks.encoding,
-        shift=spectrum.frame.shift,
-        scale=spectrum.frame.scale,
-        subspace=spectrum.directions,
+        shift=frame.shift,
+        scale=frame.scale,
+        subspace=frame.basis if isinstance(frame, SubspaceFrame) else spectrum.directions,
         eigenvalues=spectrum.values,
         noise_edge=spectrum.edge,
-        offset=spectrum.frame.offset,
+        offset=frame.offset,
         gram=outcome.sums.gram,
         mass=outcome.sums.mass,
         sources=(source_of(tasks),),

@@ -14,6 +14,7 @@ from daskmlr.kernels.assignment import Mixture, block_log_likelihood, posterior
 from daskmlr.kernels.blocks import Frame, TaskBlock
 from daskmlr.kernels.outliers import tail_probability
 from daskmlr.kernels.predictive import mixture_quantile
+from daskmlr.kernels.thin import SubspaceFrame
 from daskmlr.storage.groups import load_group, save_group
 from daskmlr.uncertainty import Uncertainty, check_level, measure_uncertainty
 
@@ -54,16 +55,18 @@ class Model:
     shift, scale : ndarray of shape (d,), float64
         What features are moved and divided by in computations, in their units.
     subspace : ndarray of shape (d + 1, r), float64
-        Orthonormal directions that span the coefficients, in standardised coordinates.
+        Orthonormal directions that span the coefficients, in standardised coordinates; of a model
+        of many features, as they act on a one and the moved and scaled features.
     eigenvalues : ndarray of shape (r,), float64
         Squared signal along each direction, in squared target units.
     noise_edge : float
         Largest eigenvalue that noise alone gives.
     offset : ndarray of shape (d + 1,), float64
         Pooled regression that the sums were taken without, intercept first, per scale of feature.
-    gram : ndarray of shape (k, d + 2, d + 2), float64
+    gram : ndarray of shape (k, d + 2, d + 2), float64; of many features (k, r + 2, r + 2)
         Sum of ``[a, r] [a, r]^T`` of each component's tasks, ``a`` the moved and scaled features
-        after a one, ``r`` the target less the pooled regression: what an update begins with.
+        after a one (of many features, what `subspace` makes of them), ``r`` the target less the
+        pooled regression: what an update begins with.
     mass : ndarray of shape (k,), float64
         Sum of the posteriors of the tasks.
     sources : tuple of dict
@@ -129,8 +132,24 @@ class Model:
         return len(self.weights)
 
     @property
+    def is_wide(self) -> bool:
+        """Whether it has so many features that its sums are of the subspace alone."""
+        return bool(self.gram.shape[1] != self.n_features + 2)
+
+    @property
+    def frame(self) -> Frame:
+        """Coordinates that `gram` was taken in."""
+        frame = Frame(self.shift, self.scale, self.offset)
+        return SubspaceFrame.of(frame, self.subspace) if self.is_wide else frame
+
+    @property
     def feature_scale(self) -> NDArray[np.float64]:
-        """Standard deviation of each feature over the examples that were fitted, shape (d,)."""
+        """Standard deviation of each feature over the examples that were fitted, shape (d,).
+
+        Of a model of many features, whose sums are of a subspace, a power of two near it, or one.
+        """
+        if self.is_wide:
+            return self.scale
         total = self.gram.sum(axis=0)
         second, mean = np.diag(total)[1:-1] / total[0, 0], total[0, 1:-1] / total[0, 0]
         deviation: NDArray[np.float64] = np.sqrt(np.maximum(second - mean**2, 0)) * self.scale

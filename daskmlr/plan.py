@@ -16,6 +16,8 @@ RUN_BYTES = 256 * MIB
 MIN_RUNS = 64
 # ... and a huge one coarser, so that a graph stays within a few thousand graph tasks.
 MAX_RUNS = 4096
+# Above so many features a fit takes thin products: the sums of d x d would need gigabytes.
+WIDE_FEATURES = 2048
 # Fan-in of the tree that combines the sums: more hold more finished sums in memory.
 SPLIT_EVERY = 4
 # An interpreter with its libraries, before it computes anything.
@@ -116,6 +118,11 @@ def plan_pass(store: StoreShape, sum_bytes: int) -> PassPlan:
         bytes_per_thread=4 * block_bytes(store) + PIECES_BYTES + 4 * sum_bytes,
         bytes_of_process=PROCESS_BYTES + (SPLIT_EVERY - 1) * depth * sum_bytes,
     )
+
+
+def is_wide(n_features: int) -> bool:
+    """Whether a fit of so many features forms nothing of d x d: by the data alone, as the runs."""
+    return n_features > WIDE_FEATURES
 
 
 def projected_task_bytes(n_directions: int) -> int:

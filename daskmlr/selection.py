@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskmlr import stages
 from daskmlr.diagnostics import Diagnosis
 from daskmlr.errors import ComponentWarning, StructureWarning
 from daskmlr.fitting import fit_tasks
+from daskmlr.spectral import find_subspace
 from daskmlr.stages import RunRecord
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def fit_best(tasks: TaskStore, options: FitOptions, runner: Runner) -> Fit:
 def _directions(tasks: TaskStore, options: FitOptions, runner: Runner) -> int:
     several = replace(options, n_components=min(MOST_COMPONENTS, tasks.n_features + 1))
     rng = np.random.default_rng(options.seed)
-    return stages.find_subspace(tasks, several, runner, RunRecord(), rng).rank
+    return find_subspace(tasks, several, runner, RunRecord(), rng).rank
 
 
 def _next(best: int, fits: dict[int, Fit], most: int) -> list[int]:

@@ -14,8 +14,6 @@ from daskmlr.graph.reduce import reduce_tasks
 from daskmlr.kernels import clustering, diagnosis, linkage, moments, projected, regression
 from daskmlr.kernels.acceleration import extrapolate
 from daskmlr.kernels.blocks import Frame, Part
-from daskmlr.kernels.standardise import standardiser_from_gram
-from daskmlr.kernels.subspace import rank_above, top_eigenspace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,8 +34,6 @@ LEAST_HEAVY = 8192
 # ... and so many times more in a robust fit: corrupted tasks could be all of the largest.
 ROBUST_HEAVY = 4
 HEAVY_BYTES = 256 * plan.MIB
-# A pooled regression that explains more of the target is worth a second read of the moments.
-POOLED_SHARE = 0.2
 
 
 @dataclass(frozen=True)
@@ -84,33 +80,6 @@ class RunRecord:
         result = function()
         self.entries.append({"stage": stage, "seconds": time.perf_counter() - start, **facts})
         return result
-
-
-def find_subspace(
-    tasks: TaskStore,
-    options: FitOptions,
-    runner: Runner,
-    record: RunRecord,
-    rng: np.random.Generator,
-) -> Spectrum:
-    """One pass, or two: moments, standardisation, top eigenvectors.
-
-    What all tasks share adds to the variance of the second moment and nothing to its signal, so a
-    pooled regression that explains a good part of the target is taken out by a second pass.
-    """
-    frame = Frame.near(tasks.feature_mean, tasks.feature_scale, tasks.target_mean, tasks.dtype)
-    sums = _moments(tasks, frame, options, runner, record)
-    standardiser = standardiser_from_gram(sums.gram[:-1, :-1], tasks.feature_names, tasks.dtype)
-    pooled, explained = regression.pooled_regression(sums.gram)
-    if explained / max(sums.gram[-1, -1], np.finfo(float).tiny) > POOLED_SHARE:
-        frame = frame.with_offset(frame.offset + pooled)
-        sums = _moments(tasks, frame, options, runner, record)
-    second, null = moments.finalise_moments(sums)
-    most = _most_directions(tasks, options)
-    values, directions = top_eigenspace(standardiser.whiten(second), most, rng=rng)
-    edge = float(top_eigenspace(standardiser.whiten(null), 1, rng=rng)[0][0])
-    r = max(rank_above(values, edge), min(options.n_components, most))
-    return Spectrum(frame, standardiser, values[:r], directions[:, :r], edge)
 
 
 def first_components(
@@ -303,37 +272,6 @@ def _diagnosis_of(
     )
 
 
-def _moments(
-    tasks: TaskStore, frame: Frame, options: FitOptions, runner: Runner, record: RunRecord
-) -> moments.Moments:
-    sums: moments.Moments = record.timed(
-        "moments",
-        lambda: reduce_tasks(
-            tasks,
-            _moments_of,
-            moments.combine_moments,
-            args=(
-                frame,
-                options.groups,
-                1 / options.n_components,
-                options.seed,
-                options.part(0),
-            ),
-            client=runner,
-            name="moments",
-        ),
-    )
-    return sums
-
-
-def _moments_of(
-    block: TaskBlock, frame: Frame, groups: int, signal_share: float, seed: int, part: Part | None
-) -> moments.Moments:
-    return moments.moments_from_block(
-        block, frame, groups=groups, signal_share=signal_share, seed=seed, part=part
-    )
-
-
 def _project(
     block: TaskBlock,
     frame: Frame,
@@ -354,7 +292,7 @@ def _sums(
     return regression.sums_from_block(block, frame, mixture, assign=assign, part=part)
 
 
-def _most_directions(tasks: TaskStore, options: FitOptions) -> int:
+def most_directions(tasks: TaskStore, options: FitOptions) -> int:
     """Count the directions that may be kept."""
     return min(options.n_components + SPARE_DIRECTIONS, tasks.n_features + 1)
 
@@ -374,6 +312,6 @@ def heavy_count(tasks: TaskStore, options: FitOptions) -> int:
     if options.n_heavy is not None:
         return min(options.n_heavy, tasks.n_tasks)
     k = options.n_components
-    affordable = HEAVY_BYTES // plan.projected_task_bytes(_most_directions(tasks, options))
+    affordable = HEAVY_BYTES // plan.projected_task_bytes(most_directions(tasks, options))
     wanted = HEAVY_PER_COMPONENT * k * (1 if options.robust is None else ROBUST_HEAVY)
     return min(max(wanted, LEAST_HEAVY), max(affordable, 2 * k), tasks.n_tasks)

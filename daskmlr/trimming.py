@@ -14,7 +14,8 @@ from daskmlr.kernels.assignment import block_log_likelihood, posterior
 from daskmlr.kernels.blocks import Part
 from daskmlr.kernels.outliers import odd_tasks, tail_probability
 from daskmlr.kernels.robust import combine_extremes, double_filter, extremes, pair_scores
-from daskmlr.stages import find_subspace, refine
+from daskmlr.spectral import find_subspace
+from daskmlr.stages import refine
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,6 @@ from daskmlr import stages
 from daskmlr.diagnostics import Diagnosis, Spectrum, warn_of_merged
 from daskmlr.errors import InputError
 from daskmlr.kernels.assignment import Mixture
-from daskmlr.kernels.blocks import Frame
 from daskmlr.kernels.regression import (
     ComponentSums,
     combine_sums,
@@ -20,11 +19,13 @@ from daskmlr.kernels.regression import (
     finalise_sums,
 )
 from daskmlr.kernels.standardise import standardiser_from_gram
+from daskmlr.kernels.thin import direction_names
 from daskmlr.stages import FitOptions, RunRecord
 from daskmlr.storage.tasks import source_of
 
 if TYPE_CHECKING:
     from daskmlr.graph.execute import Runner
+    from daskmlr.kernels.blocks import Frame
     from daskmlr.model import Model
     from daskmlr.storage.tasks import TaskStore
 
@@ -59,8 +60,11 @@ def update_model(
     first = first_new_block(model, tasks)
     frame, mixture, old = _state(model)
     total = old.gram.sum(axis=0)[:-1, :-1]
-    standardiser = standardiser_from_gram(total, model.feature_names, tasks.dtype)
-    spectrum = Spectrum(frame, standardiser, model.eigenvalues, model.subspace, model.noise_edge)
+    names, directions = model.feature_names, model.subspace
+    if model.is_wide:
+        names, directions = direction_names(len(total) - 1), np.eye(len(total))
+    standardiser = standardiser_from_gram(total, names, tasks.dtype)
+    spectrum = Spectrum(frame, standardiser, model.eigenvalues, directions, model.noise_edge)
     entropy = model.log_likelihood - expected_log_likelihood(old, mixture)
     record, before, converged = RunRecord(), -np.inf, False
     for _ in range(options.max_iter):
@@ -71,7 +75,7 @@ def update_model(
         if converged:
             break
         before = bound
-        mixture = finalise_sums(combine_sums(old, new), at, standardiser, model.subspace)
+        mixture = finalise_sums(combine_sums(old, new), at, standardiser, directions)
     verdict = Diagnosis()
     if not converged:
         verdict.warn(
@@ -119,7 +123,7 @@ def _state(model: Model) -> tuple[Frame, Mixture, ComponentSums]:
             f"the model was fitted on {counted:.0f} of the {model.n_tasks} tasks of its store, "
             "and only one that was fitted on all can be updated: fit without sample_split, robust"
         )
-    frame = Frame(model.shift, model.scale, model.offset)
+    frame = model.frame
     coef = frame.from_user(model.coef, model.intercept)
     mixture = Mixture(coef, model.noise_variance, model.weights)
     sums = ComponentSums(model.gram, model.mass, model.log_likelihood, model.n_rows, model.n_tasks)
@@ -135,7 +139,7 @@ def _updated(
     verdict: Diagnosis,
     converged: bool,
 ) -> Model:
-    coef, intercept = Frame(model.shift, model.scale, model.offset).to_user(mixture.coef)
+    coef, intercept = model.frame.to_user(mixture.coef)
     updates = [*model.diagnostics.get("updates", []), {"n_tasks": sums.n_tasks - model.n_tasks}]
     return replace(
         model,

@@ -9,6 +9,7 @@ import pytest
 from daskmlr import simulate, stages
 from daskmlr.graph.execute import connect
 from daskmlr.kernels.assignment import Mixture
+from daskmlr.spectral import find_subspace
 from daskmlr.synthetic import load_truth
 
 
@@ -27,7 +28,7 @@ def refine(tasks, spectrum, start, runner, **options):
 @pytest.fixture(scope="module")
 def spectrum(easy_tasks, runner):
     options, rng = stages.FitOptions(3), np.random.default_rng(0)
-    return stages.find_subspace(easy_tasks, options, runner, stages.RunRecord(), rng)
+    return find_subspace(easy_tasks, options, runner, stages.RunRecord(), rng)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def overlapping(tmp_path_factory, runner):
     )
     truth, _ = load_truth(tasks.path)
     options, rng = stages.FitOptions(3), np.random.default_rng(0)
-    spectrum = stages.find_subspace(tasks, options, runner, stages.RunRecord(), rng)
+    spectrum = find_subspace(tasks, options, runner, stages.RunRecord(), rng)
     coef = spectrum.frame.from_user(truth.coef, truth.intercept)
     return tasks, spectrum, Mixture(0.7 * coef, np.full(3, 2.0), np.full(3, 1 / 3))
 
@@ -117,6 +118,6 @@ def test_one_start_costs_no_pass(easy_tasks, spectrum, good, runner):
 def test_directions_beyond_k_are_kept_where_they_rise_above_the_edge(easy_tasks, runner):
     """Asked for one of three components, the directions of all are kept."""
     rng = np.random.default_rng(0)
-    found = stages.find_subspace(easy_tasks, stages.FitOptions(1), runner, stages.RunRecord(), rng)
+    found = find_subspace(easy_tasks, stages.FitOptions(1), runner, stages.RunRecord(), rng)
     assert found.rank == 3
     assert found.directions.shape == (5, 3)

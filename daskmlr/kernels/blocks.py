@@ -181,7 +181,7 @@ class Frame:
     def augment(self, block: TaskBlock) -> NDArray[np.floating]:
         """Return ``[a, r]`` of every row, shape (n_rows, d + 2), in the block's dtype."""
         covariates, targets = self.rows(block)
-        out = np.empty((block.n_rows, block.n_features + 2), dtype=block.X.dtype)
+        out = np.empty((block.n_rows, covariates.shape[1] + 2), dtype=block.X.dtype)
         out[:, 0] = 1
         out[:, 1:-1] = covariates
         out[:, -1] = targets

@@ -155,7 +155,7 @@ def moments_from_block(
         weight = np.where(tasks_in(part, piece), task_weight(sizes, signal_share), 0.0)
         root = (np.repeat(np.sqrt(weight), sizes) * targets).astype(targets.dtype)
         sums, starts, squares = _group_sums(piece, covariates, root, groups)
-        signs = _group_signs(piece, groups, seed)
+        signs = group_signs(piece, groups, seed)
         for target, sign in ((cross, np.ones_like(signs)), (null, signs)):
             summing = segment_matrix(starts, sign.astype(targets.dtype))
             add_joint_gram(target, *(summing @ part_of_sums for part_of_sums in sums))
@@ -188,16 +188,44 @@ def finalise_moments(moments: Moments) -> tuple[NDArray[np.float64], NDArray[np.
     InputError
         If no task has two examples.
     """
-    if moments.n_paired == 0:
-        raise InputError(
-            f"no task has two examples or more ({moments.n_tasks} tasks, {moments.n_rows} rows): "
-            "the regressions cannot be told apart from single examples. "
-            "Is the task column the right one?"
-        )
+    check_pairs(moments.n_paired, moments.n_tasks, moments.n_rows)
     return moments.cross / moments.pairs, moments.null / moments.pairs
 
 
-def _group_signs(piece: TaskBlock, groups: int, seed: int) -> NDArray[np.float64]:
+def check_pairs(n_paired: int, n_tasks: int, n_rows: int) -> None:
+    """Refuse tasks none of which has two examples."""
+    if n_paired == 0:
+        raise InputError(
+            f"no task has two examples or more ({n_tasks} tasks, {n_rows} rows): "
+            "the regressions cannot be told apart from single examples. "
+            "Is the task column the right one?"
+        )
+
+
+def group_bounds(
+    piece: TaskBlock, groups: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Cut the tasks of a piece into groups.
+
+    Returns
+    -------
+    bounds : ndarray of shape (n_groups + 1,), int64
+        First row of each group, and the number of rows.
+    starts : ndarray of shape (n_tasks + 1,), int64
+        First group of each task, and their number.
+    squares : ndarray of shape (n_tasks,), float64
+        Sum of the squared sizes of a task's groups.
+    """
+    sizes = piece.sizes
+    if groups == ALL_PAIRS:
+        return np.arange(piece.n_rows + 1), piece.offsets, sizes.astype(np.float64)
+    inner = sizes[:, None] * np.arange(groups + 1) // groups
+    bounds = np.append(piece.offsets[:-1, None] + inner[:, :-1], piece.n_rows)
+    squares = np.square(np.diff(inner, axis=1).astype(np.float64)).sum(axis=1)
+    return bounds, np.arange(piece.n_tasks + 1) * groups, squares
+
+
+def group_signs(piece: TaskBlock, groups: int, seed: int) -> NDArray[np.float64]:
     """Return +1 or -1 for each group, whatever block it lies in."""
     if groups == ALL_PAIRS:
         return example_signs(piece, seed)
@@ -236,12 +264,9 @@ def _group_sums(
     squares : ndarray of shape (n_tasks,), float64
         Sum of the squared sizes of a task's groups.
     """
-    sizes = piece.sizes
+    bounds, starts, squares = group_bounds(piece, groups)
     if groups == ALL_PAIRS:
-        return (covariates * root[:, None], root[:, None]), piece.offsets, sizes.astype(np.float64)
-    inner = sizes[:, None] * np.arange(groups + 1) // groups
-    bounds = np.append(piece.offsets[:-1, None] + inner[:, :-1], piece.n_rows)
+        return (covariates * root[:, None], root[:, None]), starts, squares
     summing = segment_matrix(bounds, root)
     sums = summing @ covariates, summing @ np.ones((len(root), 1), dtype=root.dtype)
-    squares = np.square(np.diff(inner, axis=1).astype(np.float64)).sum(axis=1)
-    return sums, np.arange(piece.n_tasks + 1) * groups, squares
+    return sums, starts, squares

@@ -84,11 +84,11 @@ def sums_from_block(
     part : Part, optional
         Only its tasks count.
     """
-    d, k = block.n_features, mixture.n_components
-    gram = np.zeros((k, d + 2, d + 2))
+    k, p = mixture.coef.shape
+    gram = np.zeros((k, p + 1, p + 1))
     mass = np.zeros(k)
     total, n_rows, n_tasks = 0.0, 0, 0
-    row_bytes = block.X.itemsize * (d + 2)
+    row_bytes = block.X.itemsize * (block.n_features + 2)
     for piece in block.pieces(max(PIECE_BYTES // row_bytes, ROWS_PER_COMPONENT * k)):
         covariates, targets = frame.rows(piece)
         joint = rows_log_likelihood(covariates, targets, piece, mixture)

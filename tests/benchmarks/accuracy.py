@@ -26,7 +26,8 @@ from daskmlr.graph.execute import connect
 from daskmlr.graph.reduce import map_tasks, reduce_tasks
 from daskmlr.kernels.assignment import Mixture
 from daskmlr.kernels.metrics import coefficient_error, label_accuracy, match_components
-from daskmlr.stages import FitOptions, RunRecord, find_subspace, refine
+from daskmlr.spectral import find_subspace
+from daskmlr.stages import FitOptions, RunRecord, refine
 from daskmlr.synthetic import (
     load_truth,
     make_truth,

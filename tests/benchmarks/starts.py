@@ -27,7 +27,8 @@ from daskmlr.kernels import clustering
 from daskmlr.kernels.assignment import Mixture
 from daskmlr.kernels.metrics import coefficient_error
 from daskmlr.kernels.projected import run_em
-from daskmlr.stages import FitOptions, RunRecord, find_subspace, first_components
+from daskmlr.spectral import find_subspace
+from daskmlr.stages import FitOptions, RunRecord, first_components
 from daskmlr.synthetic import load_truth
 from tests.benchmarks.accuracy import CASES, seeds_argument
 
