@@ -129,7 +129,7 @@ def nearest_components(mixture: Mixture, spectrum: Spectrum) -> NDArray[np.int64
 def diagnose(outcome: Outcome, spectrum: Spectrum, sums: DiagnosisSums) -> Diagnosis:
     """Say what the numbers of a fit are, and where it cannot be trusted."""
     mixture, n_tasks, n_rows = outcome.mixture, outcome.sums.n_tasks, outcome.sums.n_rows
-    n_coefficients = mixture.coef.shape[1]
+    n_coefficients = len(spectrum.frame.offset)  # of all features, if it has those of a subspace
     signal, edge = residual_signal(sums)
     price = (n_coefficients + 2) / 2 * np.log(n_rows)
     result = Diagnosis(
@@ -147,7 +147,7 @@ def diagnose(outcome: Outcome, spectrum: Spectrum, sums: DiagnosisSums) -> Diagn
             "components_of_several": int(np.count_nonzero(_of_several(mixture, signal, edge))),
             "residual_signal": signal.tolist(),
             "residual_signal_edge": edge.tolist(),
-            **_information_criteria(outcome, sums.entropy),
+            **_information_criteria(outcome, n_coefficients, sums.entropy),
         }
     )
     if not outcome.converged:
@@ -160,18 +160,18 @@ def diagnose(outcome: Outcome, spectrum: Spectrum, sums: DiagnosisSums) -> Diagn
     if mixture.n_components > 1:
         _diagnose_noise(result, outcome)
         _diagnose_search(result, outcome, spectrum)
-        _diagnose_components(result, mixture, sums, price, n_tasks)
+        _diagnose_components(result, mixture, sums, n_tasks)
     warn_of_merged(result, mixture, sums)
     return result
 
 
-def _information_criteria(outcome: Outcome, entropy: float) -> dict[str, float]:
+def _information_criteria(outcome: Outcome, p: int, entropy: float) -> dict[str, float]:
     """BIC (Schwarz 1978) and ICL (Biernacki, Celeux, Govaert 2000), the smaller the better.
 
-    Parameters are k regressions of d + 1 coefficients and a noise variance, and k - 1 weights;
+    Parameters are k regressions of p coefficients and a noise variance, and k - 1 weights;
     observations are examples.
     """
-    k, p = outcome.mixture.coef.shape
+    k = outcome.mixture.n_components
     log_n = np.log(outcome.sums.n_rows)
     bic = -2 * outcome.sums.log_likelihood + (k * (p + 2) - 1) * log_n
     one = -2 * _pooled_log_likelihood(outcome.sums) + (p + 1) * log_n
@@ -225,9 +225,10 @@ def _diagnose_search(result: Diagnosis, outcome: Outcome, spectrum: Spectrum) ->
 
 
 def _diagnose_components(
-    result: Diagnosis, mixture: Mixture, sums: DiagnosisSums, price: float, n_tasks: int
+    result: Diagnosis, mixture: Mixture, sums: DiagnosisSums, n_tasks: int
 ) -> None:
-    k, p = mixture.coef.shape
+    k, p = mixture.n_components, result.facts["coefficients_per_component"]
+    price = result.facts["component_price"]
     empty = mixture.weights * n_tasks < 1
     if empty.any():
         result.warn(

@@ -127,6 +127,8 @@ def _check_options(tasks: TaskStore, options: FitOptions) -> None:
 
 def _check_memory(tasks: TaskStore, options: FitOptions, runner: Runner) -> None:
     n_threads, limit = runner.worker_resources()
+    if plan.is_wide(tasks.n_features):
+        plan.check_search(tasks.n_features, options.n_components, limit=runner.own_memory)
     n_left_out = math.ceil((options.robust or 0) * tasks.n_tasks)
     for stage, sum_bytes in plan.sum_bytes_of_fit(
         tasks.n_features, options.n_components, stages.heavy_count(tasks, options), n_left_out

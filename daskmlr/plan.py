@@ -16,8 +16,16 @@ RUN_BYTES = 256 * MIB
 MIN_RUNS = 64
 # ... and a huge one coarser, so that a graph stays within a few thousand graph tasks.
 MAX_RUNS = 4096
-# Above so many features a fit takes thin products: the sums of d x d would need gigabytes.
-WIDE_FEATURES = 2048
+# Above so many features thin products are faster than the sums of d x d, and need less memory.
+WIDE_FEATURES = 1024
+# k regressions span k directions; where tasks differ by degrees, more rise above the noise edge.
+SPARE_DIRECTIONS = 16
+# Of the null the edge alone is wanted.
+NULL_DIRECTIONS = 4
+# Passes that look for the subspace of many features, at most.
+THIN_PASSES = 16
+# Matrices as large as all the directions they looked along: these, two products, a copy of one.
+SEARCH_MATRICES = 4
 # Fan-in of the tree that combines the sums: more hold more finished sums in memory.
 SPLIT_EVERY = 4
 # An interpreter with its libraries, before it computes anything.
@@ -135,12 +143,42 @@ def sum_bytes_of_fit(
 ) -> dict[str, int]:
     """Bytes of the sum that each stage of a fit carries."""
     r = min(n_components, n_features + 1)
-    return {
+    either = {"filter": 16 * n_left_out, "heavy": n_heavy * projected_task_bytes(r)}
+    if is_wide(n_features):
+        directions = n_components + SPARE_DIRECTIONS + NULL_DIRECTIONS
+        return either | {
+            "moments": 8 * (n_features + 2) * (2 * directions + 1),
+            "refine": 8 * n_components * (3 * n_components + 2) ** 2,
+            "widen": 8 * (n_features + 1) * n_components,
+        }
+    return either | {
         "moments": 8 * 4 * (n_features + 2) ** 2,
-        "filter": 16 * n_left_out,
-        "heavy": n_heavy * projected_task_bytes(r),
         "refine": 8 * n_components * (n_features + 2) ** 2,
     }
+
+
+def check_search(n_features: int, n_components: int, *, limit: int) -> None:
+    """Refuse a search for the subspace of many features that this process cannot hold.
+
+    Parameters
+    ----------
+    n_features, n_components : int
+    limit : int
+        Memory of this process, bytes; 0 for no limit.
+
+    Raises
+    ------
+    PlanError
+        With the arithmetic.
+    """
+    columns = THIN_PASSES * (n_components + SPARE_DIRECTIONS + NULL_DIRECTIONS)
+    need = PROCESS_BYTES + SEARCH_MATRICES * 8 * (n_features + 1) * columns
+    if limit and need > limit:
+        raise PlanError(
+            f"the search for the subspace of {n_features:,} features needs {need / MIB:.0f} MiB in "
+            f"this process ({SEARCH_MATRICES} matrices of {n_features + 1:,} x {columns} float64), "
+            f"the limit is {limit / MIB:.0f} MiB. Use a machine with more memory, or fewer features"
+        )
 
 
 def sum_bytes_of_uncertainty(n_features: int, n_components: int) -> int:

@@ -27,11 +27,8 @@ if TYPE_CHECKING:
 
 # A pooled regression that explains more of the target is worth a second read of the moments.
 POOLED_SHARE = 0.2
-# Passes of the thin search, at most; it ends when the leading values move by less than this share.
-THIN_PASSES = 16
+# The thin search ends when the leading values move by less than this share.
 SETTLED = 0.003
-# Directions of the null: its edge alone is wanted.
-NULL_DIRECTIONS = 4
 
 
 def find_subspace(
@@ -92,11 +89,11 @@ def _find_thin(
     p, most = tasks.n_features + 1, most_directions(tasks, options)
     signal, null = Krylov.empty(p), Krylov.empty(p)
     block, null_block = (
-        orthonormal(rng.standard_normal((p, n))) for n in (most, min(NULL_DIRECTIONS, p))
+        orthonormal(rng.standard_normal((p, n))) for n in (most, min(plan.NULL_DIRECTIONS, p))
     )
     precondition = 1 / np.append(1.0, tasks.feature_scale / frame.scale) ** 2
     before = np.zeros(0)
-    for _ in range(THIN_PASSES):
+    for _ in range(plan.THIN_PASSES):
         sums = _thin_moments(tasks, frame, block, null_block, options, runner, record)
         gram, second, fluctuation, mean = thin.finalise_thin(sums)
         signal = signal.extend(block, second, gram[:, : block.shape[1]])
@@ -106,8 +103,8 @@ def _find_thin(
         leading = np.append(values[: options.n_components], edge)
         settled = len(leading) == len(before) and np.allclose(leading, before, rtol=SETTLED)
         block = signal.next_block(most, precondition)
-        null_block = null.next_block(NULL_DIRECTIONS, precondition)
-        if settled or not block.size or not null_block.size:
+        null_block = null.next_block(plan.NULL_DIRECTIONS, precondition)
+        if settled or not block.size + null_block.size:
             break
         before = leading
     r = max(rank_above(values, edge), min(options.n_components, len(values)))

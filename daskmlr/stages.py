@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from daskmlr.kernels.blocks import TaskBlock
     from daskmlr.storage.tasks import TaskStore
 
-# k regressions span k directions; where tasks differ by degrees, more rise above the noise edge.
-SPARE_DIRECTIONS = 16
 # Projected tasks are kept on the client: this many for each component and in all, in this much
 # memory.
 HEAVY_PER_COMPONENT = 256
@@ -294,7 +292,7 @@ def _sums(
 
 def most_directions(tasks: TaskStore, options: FitOptions) -> int:
     """Count the directions that may be kept."""
-    return min(options.n_components + SPARE_DIRECTIONS, tasks.n_features + 1)
+    return min(options.n_components + plan.SPARE_DIRECTIONS, tasks.n_features + 1)
 
 
 def _heavy_positions(tasks: TaskStore, options: FitOptions) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ from daskmlr.graph.reduce import reduce_tasks
 from daskmlr.kernels.krylov import orthonormal
 from daskmlr.kernels.regression import finalise_sums
 from daskmlr.kernels.standardise import standardiser_from_gram
-from daskmlr.kernels.thin import SubspaceFrame, direction_names, gradients_from_block
+from daskmlr.kernels.thin import SubspaceFrame, direction_names, gradients_from_block, varying
 from daskmlr.stages import component_sums
 
 if TYPE_CHECKING:
@@ -79,14 +79,18 @@ def widen(
         candidates = np.vstack([outside.coef, gradients * precondition, steps])
         frame, inside = _frame_of(candidates, whole, outside)
         sums = component_sums(tasks, options, frame, inside, runner, record)
-        spectrum = _spectrum(frame, sums, spectrum, tasks)
-        mixture = finalise_sums(sums, inside, spectrum.standardiser, spectrum.directions)
+        frame, inside, sums = _along_what_varies(frame, inside, sums)
+        gram = sums.gram.sum(axis=0)[:-1, :-1]
+        standardiser = standardiser_from_gram(gram, direction_names(len(gram) - 1), tasks.dtype)
+        directions = np.eye(len(gram))
+        mixture = finalise_sums(sums, inside, standardiser, directions)
         if sums.log_likelihood - before < options.tol:
             break
         before = sums.log_likelihood
         moved = frame.wide(mixture.coef)
         steps = moved - outside.coef
         outside = replace(mixture, coef=moved)
+    spectrum = replace(spectrum, frame=frame, standardiser=standardiser, directions=directions)
     return spectrum, mixture
 
 
@@ -100,13 +104,19 @@ def _frame_of(
     return frame, replace(outside, coef=inside)
 
 
-def _spectrum(
-    frame: SubspaceFrame, sums: ComponentSums, evidence: Spectrum, tasks: TaskStore
-) -> Spectrum:
-    """Return the spectrum of all directions of a frame, white by the sums taken in it."""
-    gram = sums.gram.sum(axis=0)[:-1, :-1]
-    standardiser = standardiser_from_gram(gram, direction_names(len(gram) - 1), tasks.dtype)
-    return replace(evidence, frame=frame, standardiser=standardiser, directions=np.eye(len(gram)))
+def _along_what_varies(
+    frame: SubspaceFrame, mixture: Mixture, sums: ComponentSums
+) -> tuple[SubspaceFrame, Mixture, ComponentSums]:
+    """Leave out the combinations of a frame's directions that are constant."""
+    kept = varying(sums.gram.sum(axis=0)[:-1, :-1])
+    turn = np.zeros((len(kept) + 2, kept.shape[1] + 2))
+    turn[0, 0] = turn[-1, -1] = 1
+    turn[1:-1, 1:-1] = kept
+    return (
+        SubspaceFrame.of(frame.whole, frame.basis @ kept),
+        replace(mixture, coef=mixture.coef @ turn[:-1, :-1]),
+        replace(sums, gram=turn.T @ sums.gram @ turn),
+    )
 
 
 def _gradients(

@@ -109,8 +109,8 @@ def orthonormal(
 
     Examples
     --------
-    >>> orthonormal(np.array([[3.0, 3.0], [0.0, 0.0]])).round(12).tolist()
-    [[-1.0], [0.0]]
+    >>> np.abs(orthonormal(np.array([[3.0, 3.0], [0.0, 0.0]]))).round(12).tolist()
+    [[1.0], [0.0]]
     """
     lengths = np.linalg.norm(columns, axis=0)
     found: NDArray[np.float64] = columns[:, lengths > 0] / lengths[lengths > 0]
@@ -118,5 +118,5 @@ def orthonormal(
         if others is not None:
             found = found - others @ (others.T @ found)
         q, r, _ = scipy.linalg.qr(found, mode="economic", pivoting=True)
-        found = q[:, np.abs(np.diag(r)) > NEGLIGIBLE]
+        found = np.asarray(q[:, np.abs(np.diag(r)) > NEGLIGIBLE], dtype=np.float64)
     return found

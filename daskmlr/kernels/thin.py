@@ -221,6 +221,24 @@ def centred_basis(
     return basis, np.vstack([means, (rotation * scales).T])
 
 
+def varying(gram: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Orthonormal combinations of covariates that are not constant.
+
+    Parameters
+    ----------
+    gram : ndarray of shape (r + 1, r + 1)
+        ``sum [1, v] [1, v]^T``.
+
+    Returns
+    -------
+    ndarray of shape (r, s), s at most r
+    """
+    covariance = gram[1:, 1:] - np.outer(gram[0, 1:], gram[0, 1:]) / gram[0, 0]
+    values, vectors = np.linalg.eigh(covariance)
+    kept: NDArray[np.float64] = vectors[:, values > CONSTANT * values[-1]]
+    return kept
+
+
 def gradients_from_block(
     block: TaskBlock, frame: Frame, mixture: Mixture, *, part: Part | None = None
 ) -> NDArray[np.float64]:
