@@ -14,8 +14,8 @@ MIB = 1 << 20
 RUN_BYTES = 256 * MIB
 # A small store is cut finer, so that its blocks spread over the workers ...
 MIN_RUNS = 64
-# ... and a huge one coarser, so that a graph stays within a few thousand graph tasks.
-MAX_RUNS = 4096
+# ... and a huge one coarser, so that the scheduler's part stays small: some 40,000 graph tasks.
+MAX_RUNS = 32768
 # Above so many features thin products are faster than the sums of d x d, and need less memory.
 WIDE_FEATURES = 1024
 # k regressions span k directions; where tasks differ by degrees, more rise above the noise edge.
