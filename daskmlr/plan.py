@@ -32,6 +32,8 @@ SPLIT_EVERY = 4
 PROCESS_BYTES = 256 * MIB
 # Pieces cut from a block while it is summed.
 PIECES_BYTES = 32 * MIB
+# What may bound a pass.
+BOUNDS = ("reading", "products", "scheduling", "combining")
 # Matrices as large as the information that its inversion holds at a time.
 INVERSION_MATRICES = 10
 

@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from dask.utils import format_time
 from rich.table import Table
 
 from daskmlr.kernels.outliers import odd_tasks
+from daskmlr.plan import BOUNDS
 from daskmlr.storage.rows import read_column
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from daskmlr.forecast import StageForecast
     from daskmlr.model import Model
     from daskmlr.storage.tasks import TaskStore
     from daskmlr.uncertainty import Kind, Uncertainty
@@ -313,6 +317,49 @@ def interval_table(facts: dict[str, Any]) -> Table:
             figures = (entry[what] for what in ("value", "error", "low", "high"))
             table.add_row(str(i) if row == 0 else "", name, *(f"{v:.4g}" for v in figures))
         table.add_section()
+    return table
+
+
+def forecast_facts(stages: Sequence[StageForecast]) -> dict[str, Any]:
+    """Everything `daskmlr plan` says, JSON-able."""
+    return {
+        "stages": [
+            {
+                "stage": stage.stage,
+                "passes": stage.n_passes,
+                "graph_tasks": stage.cost.n_graph_tasks,
+                "depth": stage.cost.depth,
+                "bytes_read": stage.cost.bytes_read,
+                "memory": stage.memory,
+                **{name: getattr(stage, name) for name in BOUNDS},
+                "bound": stage.bound,
+                "seconds": stage.seconds,
+            }
+            for stage in stages
+        ],
+        "seconds": sum(stage.seconds for stage in stages),
+    }
+
+
+def forecast_table(facts: dict[str, Any]) -> Table:
+    """Show the stages of a fit to come: seconds of a pass by what they go to, and of all."""
+    table = Table(
+        title="Fit to come: seconds of each pass",
+        caption="A pass takes the longest of reading, products and scheduling, and combining.",
+    )
+    table.add_column("stage")
+    for name in ("passes", "graph tasks", "memory", *BOUNDS):
+        table.add_column(name, justify="right")
+    table.add_column("bound by")
+    table.add_column("all passes", justify="right")
+    for row in facts["stages"]:
+        table.add_row(
+            row["stage"], str(row["passes"]), f"{row['graph_tasks']:,}", _size(row["memory"]),
+            *(f"{row[name]:,.3g}" for name in BOUNDS), row["bound"],
+            format_time(row["seconds"]),
+        )  # fmt: skip
+    table.add_section()
+    table.add_row("fit", *[""] * (len(BOUNDS) + 4), format_time(facts["seconds"]))
     return table
 
 

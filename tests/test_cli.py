@@ -17,7 +17,9 @@ from daskmlr.cli import main
 from daskmlr.kernels.metrics import match_components
 from daskmlr.storage.rows import read_column
 
-COMMANDS = ("demo", "simulate", "ingest", "info", "fit", "assign", "predict", "intervals", "update")
+COMMANDS = (
+    "demo", "simulate", "ingest", "info", "plan", "fit", "assign", "predict", "intervals", "update",
+)  # fmt: skip
 
 
 def run(*args):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daskmlr.cli import models, stores
+from daskmlr.cli import models, planning, stores
 from daskmlr.cli.base import main
 
-__all__ = ["main", "models", "stores"]
+__all__ = ["main", "models", "planning", "stores"]
