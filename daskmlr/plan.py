@@ -13,7 +13,7 @@ MIB = 1 << 20
 # short enough that a lost worker loses little.
 RUN_BYTES = 256 * MIB
 # A small store is cut finer, so that its blocks spread over the workers ...
-MIN_RUNS = 64
+MIN_RUNS = 32
 # ... and a huge one coarser, so that the scheduler's part stays small: some 40,000 graph tasks.
 MAX_RUNS = 32768
 # Above so many features thin products are faster than the sums of d x d, and need less memory.
@@ -92,9 +92,9 @@ class PassPlan:
     bytes_read : int
         Decoded bytes of all blocks.
     bytes_per_thread : int
-        Peak memory of one worker thread: a block in use, the one before, the next one being read,
-        one more for its temporaries; pieces; and four sums (the run's, the block's, what they
-        combine to, and a temporary of its size).
+        Peak memory of one worker thread: a block in use, the one before, one more for its
+        temporaries; pieces; and four sums (two that are combined, what they combine to, and a
+        temporary of its size).
     bytes_of_process : int
         What a worker process holds besides: interpreter and libraries, and the finished sums that
         wait for the others of their node, at each level of the tree.
@@ -125,7 +125,7 @@ def plan_pass(store: StoreShape, sum_bytes: int) -> PassPlan:
         n_graph_tasks,
         depth,
         bytes_read=store.n_rows * (store.n_features + 1) * store.itemsize,
-        bytes_per_thread=4 * block_bytes(store) + PIECES_BYTES + 4 * sum_bytes,
+        bytes_per_thread=3 * block_bytes(store) + PIECES_BYTES + 4 * sum_bytes,
         bytes_of_process=PROCESS_BYTES + (SPLIT_EVERY - 1) * depth * sum_bytes,
     )
 

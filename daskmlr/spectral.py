@@ -137,6 +137,7 @@ def _moments(
             _moments_of,
             moments.combine_moments,
             args=(frame, *_moment_options(options)),
+            in_place=True,
             client=runner,
             name="moments",
         ),
@@ -145,10 +146,16 @@ def _moments(
 
 
 def _moments_of(
-    block: TaskBlock, frame: Frame, groups: int, signal_share: float, seed: int, part: Part | None
+    block: TaskBlock,
+    frame: Frame,
+    groups: int,
+    signal_share: float,
+    seed: int,
+    part: Part | None,
+    onto: moments.Moments | None,
 ) -> moments.Moments:
     return moments.moments_from_block(
-        block, frame, groups=groups, signal_share=signal_share, seed=seed, part=part
+        block, frame, groups=groups, signal_share=signal_share, seed=seed, part=part, onto=onto
     )
 
 

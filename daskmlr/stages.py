@@ -202,6 +202,7 @@ def component_sums(
             _sums,
             regression.combine_sums,
             args=(frame, at, options.assign, options.part(2)),
+            in_place=True,
             first_block=first_block,
             client=runner,
             name="refine",
@@ -286,8 +287,9 @@ def _sums(
     mixture: Mixture,
     assign: Literal["soft", "hard"],
     part: Part | None,
+    onto: regression.ComponentSums | None,
 ) -> regression.ComponentSums:
-    return regression.sums_from_block(block, frame, mixture, assign=assign, part=part)
+    return regression.sums_from_block(block, frame, mixture, assign=assign, part=part, onto=onto)
 
 
 def most_directions(tasks: TaskStore, options: FitOptions) -> int:

@@ -29,7 +29,9 @@ stages = plan.sum_bytes_of_fit(tasks.n_features, mixture.n_components, 0, 0)
 stage = "moments" if name.startswith("moments") else "refine"
 with connect(client) as runner:
     n_threads = runner.worker_resources()[0]
-    reduce_tasks(tasks, one.from_block, one.combine, args=one.args, client=runner)
+    reduce_tasks(
+        tasks, one.from_block, one.combine, args=one.args, in_place=one.in_place, client=runner
+    )
 planned = plan.plan_pass(tasks, stages[stage]).peak_bytes(n_threads)
 lines = open("/proc/self/status").read().splitlines()
 peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))

@@ -34,7 +34,7 @@ def test_runs_cover_every_block_once_and_stay_few(n_blocks, block_rows):
 
 
 def test_a_small_store_spreads_over_workers_and_a_large_one_stays_coarse():
-    assert len(plan.runs(Shape(64))) == 64
+    assert len(plan.runs(Shape(32))) == 32
     large = Shape(100_000, block_rows=400_000)  # 16 MB blocks
     assert len(plan.runs(large)) <= plan.MAX_RUNS
     start, stop = plan.runs(large)[0]
@@ -43,7 +43,7 @@ def test_a_small_store_spreads_over_workers_and_a_large_one_stays_coarse():
 
 def test_graph_tasks_are_the_leaves_and_the_tree():
     assert plan.plan_pass(Shape(1), 0).n_graph_tasks == 1
-    assert plan.plan_pass(Shape(64), 0).n_graph_tasks == 64 + 16 + 4 + 1
+    assert plan.plan_pass(Shape(32), 0).n_graph_tasks == 32 + 8 + 2 + 1
 
 
 def test_a_pass_that_cannot_fit_is_refused_with_the_arithmetic():

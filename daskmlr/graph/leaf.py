@@ -1,4 +1,4 @@
-"""What runs on a worker: read the blocks of a run, one ahead, and sum or map them."""
+"""What runs on a worker: read the blocks of a run, and sum or map them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ctypes
 import os
 import platform
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache, reduce
 from typing import TYPE_CHECKING, Any
@@ -100,43 +99,39 @@ def unpack(packed: bytes) -> Any:
         ) from error
 
 
-def read_ahead(store: TaskStore, start: int, stop: int) -> Iterator[TaskBlock]:
-    """Yield blocks ``start:stop``, reading each while the one before is in use.
+def read_run(store: TaskStore, start: int, stop: int) -> Iterator[TaskBlock]:
+    """Yield blocks ``start:stop``.
 
-    The system is told what comes next, past the end of a short run too: that is then for another
-    thread, most likely of this machine.
+    The system is told what comes next, and reads it meanwhile; past the end of a short run too:
+    that is then for another thread, most likely of this machine. A thread that reads ahead was
+    slower than none: what it gains it loses to Python's lock.
     """
     buffers = Buffers()
     told = start + 1
-
-    def read(index: int) -> TaskBlock:
-        nonlocal told
-        last = max(stop, start + TOLD_AHEAD)
-        while told <= min(index + TOLD_AHEAD, last):
+    for index in range(start, stop):
+        while told <= min(index + TOLD_AHEAD, max(stop, start + TOLD_AHEAD)):
             store.will_need(told)
             told += 1
-        return store.read_block(index, buffers)
-
-    with ThreadPoolExecutor(1, thread_name_prefix="daskmlr-read") as reader:
-        pending = reader.submit(read, start)
-        for index in range(start + 1, stop + 1):
-            block = pending.result()
-            if index < stop:
-                pending = reader.submit(read, index)
-            yield block
+        yield store.read_block(index, buffers)
 
 
 def reduce_run(run: tuple[int, int], packed: bytes) -> Any:
     """Sum the blocks of one run, left to right."""
     keep_freed_memory()
-    store, from_block, combine, args = unpack(packed)
+    store, from_block, combine, args, in_place = unpack(packed)
+    blocks = read_run(store, *run)
     with one_blas_thread():
-        return reduce(combine, (from_block(block, *args) for block in read_ahead(store, *run)))
+        if not in_place:
+            return reduce(combine, (from_block(block, *args) for block in blocks))
+        total = None
+        for block in blocks:
+            total = from_block(block, *args, onto=total)
+        return total
 
 
 def combine_sums(packed: bytes, parts: Sequence[Any]) -> Any:
     """Combine the sums of a node of the tree, left to right."""
-    _, _, combine, _ = unpack(packed)
+    _, _, combine, *_ = unpack(packed)
     with one_blas_thread():
         return reduce(combine, parts)
 
@@ -149,7 +144,7 @@ def map_run(run: tuple[int, int], part: int, packed: bytes, staging: str) -> int
 
     def columns() -> Iterator[dict[str, np.ndarray]]:
         nonlocal written
-        for block in read_ahead(store, *run):
+        for block in read_run(store, *run):
             yield _task_rows(block, store, function, args)
             written += block.n_tasks
 

@@ -34,6 +34,7 @@ def reduce_tasks(
     combine: Callable[[Sum, Sum], Sum],
     *,
     args: Sequence[Any] = (),
+    in_place: bool = False,
     first_block: int = 0,
     client: ClientLike = None,
     name: str = "reduce",
@@ -52,6 +53,9 @@ def reduce_tasks(
         ``combine(left, right) -> sum``; associative. May not change its arguments.
     args : sequence
         Further arguments of `from_block`, sent once to each worker.
+    in_place : bool
+        Whether `from_block` takes ``onto=``, None or the sum of blocks before, adds the block to it
+        and returns it: faster where sums are not small beside blocks.
     first_block : int
         Blocks before it are left out: a sum of what was appended is added to the sum before.
     client : Client, str or None
@@ -78,7 +82,7 @@ def reduce_tasks(
     """
     with connect(client) as runner:
         all_runs = plan.runs(tasks, first_block)
-        graph = _reduction(tasks, from_block, combine, args, all_runs, name)
+        graph = _reduction(tasks, from_block, combine, args, all_runs, name, in_place=in_place)
         result: Sum = runner.compute(graph, name, len(all_runs))
         return result
 
@@ -167,9 +171,11 @@ def _reduction(
     args: Sequence[Any],
     all_runs: Sequence[tuple[int, int]],
     name: str,
+    *,
+    in_place: bool = False,
 ) -> Delayed:
     """Tree of fixed shape over the runs of the store; what is sent to all travels as one key."""
-    key, sums, shared = _keys(name, tasks, from_block, combine, tuple(args))
+    key, sums, shared = _keys(name, tasks, from_block, combine, tuple(args), in_place)
     leaf_of, node_of = delayed(leaf.reduce_run, pure=False), delayed(leaf.combine_sums, pure=False)
     level = [leaf_of(run, shared, dask_key_name=(key, i)) for i, run in enumerate(all_runs)]
     depth = 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from daskmlr.kernels.blocks import segment_matrix
+from daskmlr.kernels.blocks import rows_in_piece, segment_matrix
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,11 +66,11 @@ def squared_residuals(
     dtype = covariates.dtype
     # one layout, so that BLAS takes one path, whatever was done to the coefficients before
     residual = covariates @ coef[:, 1:].T.astype(dtype, order="C")
-    residual += coef[:, 0].astype(dtype)
-    residual -= targets[:, None]
+    # as a product: broadcasting to a few components takes a loop of its own for each row
+    thin = np.column_stack([targets, np.ones_like(targets)])
+    residual -= thin @ np.stack([np.ones(len(coef)), -coef[:, 0]]).astype(dtype)
     residual *= residual
-    ones = np.ones(len(targets), dtype=dtype)
-    summed: NDArray[np.floating] = segment_matrix(offsets, ones) @ residual
+    summed: NDArray[np.floating] = segment_matrix(offsets, thin[:, 1]) @ residual
     return summed
 
 
@@ -115,7 +115,8 @@ def rows_log_likelihood(
 
 def block_log_likelihood(block: TaskBlock, frame: Frame, mixture: Mixture) -> NDArray[np.float64]:
     """Joint log-likelihood of every task of a block, shape (n_tasks, k), float64."""
-    parts = [rows_log_likelihood(*frame.rows(piece), piece, mixture) for piece in block.pieces()]
+    pieces = block.pieces(rows_in_piece(block, 2 * mixture.n_components))
+    parts = [rows_log_likelihood(*frame.rows(piece), piece, mixture) for piece in pieces]
     return np.concatenate(parts) if parts else np.zeros((0, mixture.n_components))
 
 

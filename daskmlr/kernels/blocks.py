@@ -9,15 +9,18 @@ import numpy as np
 import scipy.sparse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
-# Sub-blocks of about this many bytes stay in a core's private cache while several
-# products are taken of them.
-CACHE_BYTES = 2 << 20
+# Rows of about this many bytes stay in a core's private cache while several products are taken of
+# them.
+CACHE_BYTES = 1 << 20
 # ... but so many rows for each feature: products of fewer cost less than adding them up.
-ROWS_PER_FEATURE = 8
+ROWS_PER_FEATURE = 16
+# What is not a product is done to about this many bytes at a time: each call takes Python's lock,
+# and hands it from thread to thread, which costs as much as a megabyte of products.
+PIECE_BYTES = 16 << 20
 # Means of up to so many standard deviations are left as they are: a sixteenth of the precision of a
 # product is the most they cost.
 NEAR_ZERO = 4.0
@@ -91,8 +94,7 @@ class TaskBlock:
         `CACHE_BYTES`, so that the products taken of it find it in cache; more for many features.
         """
         if max_rows is None:
-            in_cache = CACHE_BYTES // (self.X.itemsize * (self.n_features + 2))
-            max_rows = max(256, in_cache, ROWS_PER_FEATURE * self.n_features)
+            max_rows = rows_in_cache(self.X)
         start = 0
         while start < self.n_tasks:
             limit = self.offsets[start] + max_rows
@@ -292,8 +294,27 @@ def segment_matrix(
     )
 
 
+def rows_in_cache(wide: NDArray[np.floating]) -> int:
+    """Rows of about `CACHE_BYTES`, more for many features."""
+    d = wide.shape[1]
+    return max(256, CACHE_BYTES // (wide.itemsize * (d + 2)), ROWS_PER_FEATURE * d)
+
+
+def rows_in_piece(block: TaskBlock, n_more: int = 0) -> int:
+    """Rows of about `PIECE_BYTES`, with so many numbers more for each row than it has itself."""
+    return max(PIECE_BYTES // (block.X.itemsize * (block.n_features + 2 + n_more)), 256)
+
+
+def cut_rows(first: int, last: int, wide: NDArray[np.floating]) -> Iterator[slice]:
+    """Cut rows ``first:last``, as wide as some array's, into what stays in cache."""
+    step = rows_in_cache(wide)
+    for start in range(first, last, step):
+        yield slice(start, min(start + step, last))
+
+
 def add_joint_gram(
-    total: NDArray[np.float64], wide: NDArray[np.floating], thin: NDArray[np.floating]
+    total: NDArray[np.float64],
+    pieces: Iterable[tuple[NDArray[np.floating], NDArray[np.floating]]],
 ) -> None:
     """Add the Gram matrix of rows whose parts need not lie side by side, in place.
 
@@ -302,16 +323,26 @@ def add_joint_gram(
     total : ndarray of shape (d + m, d + m), float64
         Its first row and column are those of the first of `thin`, the intercept; then `wide` and
         the others of `thin`.
-    wide : ndarray of shape (n, d)
-    thin : ndarray of shape (n, m)
+    pieces : iterable of (wide, thin)
+        Rows, of shape (n, d) and (n, m); best so many at a time as stay in cache (`cut_rows`).
     """
-    d, m = wide.shape[1], thin.shape[1]
-    inside, outside = slice(1, d + 1), np.r_[0, d + 1 : d + m]
-    between = wide.T @ thin
-    total[inside, inside] += wide.T @ wide
-    total[inside, outside] += between
-    total[outside, inside] += between.T
-    total[np.ix_(outside, outside)] += thin.T @ thin
+    between: NDArray[np.float64] | None = None
+    for wide, thin in pieces:
+        if between is None:
+            d, m = wide.shape[1], thin.shape[1]
+            inside, between, outside = (
+                total[1 : d + 1, 1 : d + 1],
+                np.zeros((d, m)),
+                np.zeros((m, m)),
+            )
+        inside += wide.T @ wide
+        between += wide.T @ thin
+        outside += thin.T @ thin
+    if between is not None:
+        features, others = slice(1, d + 1), np.r_[0, d + 1 : d + m]
+        total[features, others] += between
+        total[others, features] += between.T
+        total[np.ix_(others, others)] += outside
 
 
 def task_of_row(block: TaskBlock) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ covariates are white, and both turn into any other coordinates by a congruence, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,13 +21,18 @@ import numpy as np
 from daskmlr.errors import InputError
 from daskmlr.kernels.blocks import (
     add_joint_gram,
+    cut_rows,
     hash64,
+    rows_in_cache,
+    rows_in_piece,
     rows_not_excluded,
     segment_matrix,
     tasks_in,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from daskmlr.kernels.blocks import Frame, Part, TaskBlock
@@ -62,6 +67,12 @@ class Moments:
     n_rows: int
     n_tasks: int
     n_paired: int
+
+    @classmethod
+    def zeros(cls, d: int) -> Moments:
+        """Return the sum over no task."""
+        square = (d + 1, d + 1)
+        return cls(np.zeros((d + 2, d + 2)), np.zeros(square), np.zeros(square), 0.0, 0, 0, 0)
 
 
 def task_weight(sizes: NDArray[np.int64], signal_share: float) -> NDArray[np.float64]:
@@ -107,6 +118,7 @@ def moments_from_block(
     signal_share: float,
     seed: int,
     part: Part | None = None,
+    onto: Moments | None = None,
 ) -> Moments:
     """Sum the moments of one block.
 
@@ -124,6 +136,8 @@ def moments_from_block(
         Of the random signs of the null.
     part : Part, optional
         Only its tasks count for `cross` and `null`; excluded ones do not count for `gram` either.
+    onto : Moments, optional
+        The sum of other blocks, to add to; its arrays are used again.
 
     Raises
     ------
@@ -144,27 +158,27 @@ def moments_from_block(
             f"groups must be 0 (all pairs) or at least 2 (2 is the paper's split), got {groups}: "
             "a single group has no pairs"
         )
-    d = block.n_features
-    gram = np.zeros((d + 2, d + 2))
-    cross, null, own = (np.zeros((d + 1, d + 1)) for _ in range(3))
-    pairs = 0.0
-    for piece in block.pieces():
+    total = Moments.zeros(block.n_features) if onto is None else onto
+    own = np.zeros_like(total.cross)
+    pairs = total.pairs
+    for piece in block.pieces(rows_in_piece(block)):
         covariates, targets = frame.rows(piece)
-        _add_gram(gram, covariates, targets, rows_not_excluded(part, piece))
+        _add_gram(total.gram, covariates, targets, rows_not_excluded(part, piece))
         sizes = piece.sizes
         weight = np.where(tasks_in(part, piece), task_weight(sizes, signal_share), 0.0)
         root = (np.repeat(np.sqrt(weight), sizes) * targets).astype(targets.dtype)
-        sums, starts, squares = _group_sums(piece, covariates, root, groups)
-        signs = group_signs(piece, groups, seed)
-        for target, sign in ((cross, np.ones_like(signs)), (null, signs)):
-            summing = segment_matrix(starts, sign.astype(targets.dtype))
-            add_joint_gram(target, *(summing @ part_of_sums for part_of_sums in sums))
-        add_joint_gram(own, *sums)
+        add = _add_examples if groups == ALL_PAIRS else _add_groups
+        squares = add(total, own, piece, covariates, root, groups, seed)
         pairs += float(weight @ (sizes.astype(np.float64) ** 2 - squares))
-    cross -= own
-    null -= own
-    n_paired = int(np.count_nonzero((block.sizes > 1) & tasks_in(part, block)))
-    return Moments(gram, cross, null, pairs, block.n_rows, block.n_tasks, n_paired)
+    for moment in (total.cross, total.null):
+        moment -= own
+    return replace(
+        total,
+        pairs=pairs,
+        n_rows=total.n_rows + block.n_rows,
+        n_tasks=total.n_tasks + block.n_tasks,
+        n_paired=total.n_paired + int(np.count_nonzero((block.sizes > 1) & tasks_in(part, block))),
+    )
 
 
 def combine_moments(left: Moments, right: Moments) -> Moments:
@@ -219,9 +233,9 @@ def group_bounds(
     sizes = piece.sizes
     if groups == ALL_PAIRS:
         return np.arange(piece.n_rows + 1), piece.offsets, sizes.astype(np.float64)
-    inner = sizes[:, None] * np.arange(groups + 1) // groups
-    bounds = np.append(piece.offsets[:-1, None] + inner[:, :-1], piece.n_rows)
-    squares = np.square(np.diff(inner, axis=1).astype(np.float64)).sum(axis=1)
+    inner = np.arange(groups + 1)[:, None] * sizes // groups
+    bounds = np.append((piece.offsets[:-1] + inner[:-1]).ravel(order="F"), piece.n_rows)
+    squares = np.square(np.diff(inner, axis=0).astype(np.float64)).sum(axis=0)
     return bounds, np.arange(piece.n_tasks + 1) * groups, squares
 
 
@@ -242,31 +256,84 @@ def _add_gram(
     """Add ``sum [1, x, r] [1, x, r]^T`` over the rows included, all by default."""
     if included is not None:
         covariates, targets = covariates[included], targets[included]
-    add_joint_gram(total, covariates, np.column_stack([np.ones_like(targets), targets]))
+    thin = np.column_stack([np.ones_like(targets), targets])
+    add_joint_gram(total, _in_cache(covariates, thin))
 
 
-def _group_sums(
+def _add_examples(
+    total: Moments,
+    own: NDArray[np.float64],
     piece: TaskBlock,
     covariates: NDArray[np.floating],
     root: NDArray[np.floating],
     groups: int,
-) -> tuple[
-    tuple[NDArray[np.floating], NDArray[np.floating]], NDArray[np.int64], NDArray[np.float64]
-]:
-    """Return ``sqrt(c) T_g`` of each group, and how groups make up tasks.
+    seed: int,
+) -> NDArray[np.float64]:
+    """Add all pairs of groups and the pairs of a group with itself, every example a group.
+
+    Parameters
+    ----------
+    total, own
+        Sums over all pairs of groups; over groups with themselves.
+    root : ndarray of shape (n_rows,)
+        ``sqrt(c) r``.
 
     Returns
     -------
-    sums : tuple of ndarray of shape (n_groups, d) and (n_groups, 1)
-        Entries for x, and for 1.
-    starts : ndarray of shape (n_tasks + 1,), int64
-        First group of each task, and their number.
-    squares : ndarray of shape (n_tasks,), float64
+    ndarray of shape (n_tasks,), float64
         Sum of the squared sizes of a task's groups.
     """
+    add_joint_gram(own, _scaled(covariates, root))
+    signs = group_signs(piece, groups, seed).astype(root.dtype)
+    for moment, factor in ((total.cross, root), (total.null, root * signs)):
+        _add_sums(moment, piece.offsets, factor, covariates, np.ones_like(root))
+    return piece.sizes.astype(np.float64)
+
+
+def _add_groups(
+    total: Moments,
+    own: NDArray[np.float64],
+    piece: TaskBlock,
+    covariates: NDArray[np.floating],
+    root: NDArray[np.floating],
+    groups: int,
+    seed: int,
+) -> NDArray[np.float64]:
+    """Do as `_add_examples` with a few groups for each task."""
     bounds, starts, squares = group_bounds(piece, groups)
-    if groups == ALL_PAIRS:
-        return (covariates * root[:, None], root[:, None]), starts, squares
     summing = segment_matrix(bounds, root)
-    sums = summing @ covariates, summing @ np.ones((len(root), 1), dtype=root.dtype)
-    return sums, starts, squares
+    wide, thin = summing @ covariates, summing @ np.ones_like(root)
+    add_joint_gram(own, _in_cache(wide, thin[:, None]))
+    signs = group_signs(piece, groups, seed).astype(root.dtype)
+    for moment, factor in ((total.cross, np.ones_like(signs)), (total.null, signs)):
+        _add_sums(moment, starts, factor, wide, thin)
+    return squares
+
+
+def _add_sums(
+    total: NDArray[np.float64],
+    offsets: NDArray[np.int64],
+    factor: NDArray[np.floating],
+    wide: NDArray[np.floating],
+    thin: NDArray[np.floating],
+) -> None:
+    """Add the Gram matrix of sums over segments of the rows ``factor [thin, wide]``."""
+    summing = segment_matrix(offsets, factor)
+    add_joint_gram(total, _in_cache(summing @ wide, (summing @ thin)[:, None]))
+
+
+def _in_cache(
+    wide: NDArray[np.floating], thin: NDArray[np.floating]
+) -> Iterator[tuple[NDArray[np.floating], NDArray[np.floating]]]:
+    for rows in cut_rows(0, len(wide), wide):
+        yield wide[rows], thin[rows]
+
+
+def _scaled(
+    wide: NDArray[np.floating], factor: NDArray[np.floating]
+) -> Iterator[tuple[NDArray[np.floating], NDArray[np.floating]]]:
+    """Yield the rows ``factor [wide, 1]``, in memory that each piece takes from the last."""
+    room = np.empty((rows_in_cache(wide), wide.shape[1]), dtype=wide.dtype)
+    for rows in cut_rows(0, len(wide), wide):
+        thin = factor[rows, None]
+        yield np.multiply(wide[rows], thin, out=room[: len(thin)]), thin

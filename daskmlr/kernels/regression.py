@@ -19,9 +19,18 @@ from daskmlr.kernels.assignment import (
     posterior,
     rows_log_likelihood,
 )
-from daskmlr.kernels.blocks import add_joint_gram, rows_of_tasks, tasks_in
+from daskmlr.kernels.blocks import (
+    add_joint_gram,
+    cut_rows,
+    rows_in_cache,
+    rows_in_piece,
+    rows_of_tasks,
+    tasks_in,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from daskmlr.kernels.blocks import Frame, Part, TaskBlock
@@ -30,8 +39,7 @@ if TYPE_CHECKING:
 # Posteriors below this are left out of a component's sums, where they would cost a product each.
 # With 200,000 tasks that moves coefficients by 0.014 standard errors, ten times as much at 1e-3.
 NEGLIGIBLE = 1e-4
-# Pieces of so many bytes, and so many rows for each component: products of fewer are slow.
-PIECE_BYTES = 8 << 20
+# Pieces of so many rows for each component: products of fewer are slow.
 ROWS_PER_COMPONENT = 2048
 # Noise below this share of the pooled one is a component that interpolates.
 NOISE_FLOOR = 1e-8
@@ -59,6 +67,11 @@ class ComponentSums:
     n_rows: int
     n_tasks: int
 
+    @classmethod
+    def zeros(cls, k: int, d: int) -> ComponentSums:
+        """Return the sum over no task."""
+        return cls(np.zeros((k, d + 2, d + 2)), np.zeros(k), 0.0, 0, 0)
+
     def take(self, order: NDArray[np.int64]) -> ComponentSums:
         """Return the sums with the components in that order."""
         return replace(self, gram=self.gram[order], mass=self.mass[order])
@@ -71,6 +84,7 @@ def sums_from_block(
     *,
     assign: Literal["soft", "hard"],
     part: Part | None = None,
+    onto: ComponentSums | None = None,
 ) -> ComponentSums:
     """Assign the tasks of a block and sum each component's normal equations.
 
@@ -83,13 +97,13 @@ def sums_from_block(
         Weight by the posterior, or count only the likeliest component (Algorithm 4 of the paper).
     part : Part, optional
         Only its tasks count.
+    onto : ComponentSums, optional
+        The sum of other blocks, to add to; its arrays are used again.
     """
     k, p = mixture.coef.shape
-    gram = np.zeros((k, p + 1, p + 1))
-    mass = np.zeros(k)
-    total, n_rows, n_tasks = 0.0, 0, 0
-    row_bytes = block.X.itemsize * (block.n_features + 2)
-    for piece in block.pieces(max(PIECE_BYTES // row_bytes, ROWS_PER_COMPONENT * k)):
+    sums = ComponentSums.zeros(k, p - 1) if onto is None else onto
+    total, n_rows, n_tasks = sums.log_likelihood, sums.n_rows, sums.n_tasks
+    for piece in block.pieces(max(rows_in_piece(block, 2 * k), ROWS_PER_COMPONENT * k)):
         covariates, targets = frame.rows(piece)
         joint = rows_log_likelihood(covariates, targets, piece, mixture)
         shares, log_likelihood = posterior(joint)
@@ -98,11 +112,11 @@ def sums_from_block(
         counted = tasks_in(part, piece)
         shares *= counted[:, None]
         total += float(log_likelihood @ counted)
-        mass += shares.sum(axis=0)
+        sums.mass[:] += shares.sum(axis=0)
         n_rows += int(piece.sizes @ counted)
         n_tasks += int(counted.sum())
-        _add_grams(gram, covariates, targets, without_negligible(shares), piece.sizes)
-    return ComponentSums(gram, mass, total, n_rows, n_tasks)
+        _add_grams(sums.gram, covariates, targets, without_negligible(shares), piece.sizes)
+    return replace(sums, log_likelihood=total, n_rows=n_rows, n_tasks=n_tasks)
 
 
 def without_negligible(shares: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -217,14 +231,37 @@ def _add_grams(
 
     Tasks that are wholly of one component come first, and need no weighting.
     """
-    thin = np.column_stack([np.ones_like(targets), targets])
-    for component in np.flatnonzero(shares.any(axis=0)):
-        share = shares[:, component]
-        whole, partly = np.flatnonzero(share == 1), np.flatnonzero((share > 0) & (share < 1))
-        index, offsets = rows_of_tasks(sizes, np.concatenate([whole, partly]))
-        own = [np.take(part, index, axis=0, mode="clip") for part in (covariates, thin)]
-        if partly.size:
-            root = np.repeat(np.sqrt(share[partly]), sizes[partly]).astype(targets.dtype)
-            for part in own:
-                part[offsets[whole.size] :] *= root[:, None]
-        add_joint_gram(gram[component], *own)
+    component, task = np.nonzero(shares.T)
+    share = shares[task, component]
+    # of each component first the tasks that are wholly its own, which need no weighting
+    place = 2 * component + (share < 1)
+    order = np.argsort(place, kind="stable")
+    place, task, share = place[order], task[order], share[order]
+    index, offsets = rows_of_tasks(sizes, task)
+    root = np.repeat(np.sqrt(share), sizes[task]).astype(targets.dtype)
+    thin = np.column_stack([root, targets[index] * root])
+    bounds = offsets[np.searchsorted(place, np.arange(2 * len(gram) + 1))].tolist()
+    for own, first, partly, last in zip(
+        gram, bounds[::2], bounds[1::2], bounds[2::2], strict=False
+    ):
+        add_joint_gram(own, _weighted(covariates, thin, index, root, first, partly, last))
+
+
+def _weighted(
+    wide: NDArray[np.floating],
+    thin: NDArray[np.floating],
+    index: NDArray[np.int64],
+    root: NDArray[np.floating],
+    first: int,
+    partly: int,
+    last: int,
+) -> Iterator[tuple[NDArray[np.floating], NDArray[np.floating]]]:
+    """Yield the rows that `index` names in ``first:last``, from `partly` on times their `root`."""
+    room = np.empty((rows_in_cache(wide), wide.shape[1]), dtype=wide.dtype)
+    for rows in cut_rows(first, last, wide):
+        own = room[: rows.stop - rows.start]
+        np.take(wide, index[rows], axis=0, out=own, mode="clip")
+        if rows.stop > partly:
+            start = max(partly, rows.start)
+            own[start - rows.start :] *= root[start : rows.stop, None]
+        yield own, thin[rows]

@@ -31,9 +31,9 @@ BLOSC_DECODED = slice(4, 8)
 PIECE_BYTES = 1 << 20
 # References to a buffer that is only kept: of the list, the loop, and the question itself.
 IN_NO_USE = 3
-# Two arrays, encoded and decoded, of a block in use, one that was read and one being read: ten at
-# most are in use at a time.
-MOST_BUFFERS = 12
+# Two arrays, encoded and decoded, of a block in use and one being read: eight at most are in use at
+# a time.
+MOST_BUFFERS = 10
 
 
 class Buffers:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from daskmlr.kernels.assignment import Mixture, block_log_likelihood, posterior
-from daskmlr.kernels.blocks import Frame, TaskBlock, add_joint_gram, segment_matrix
+from daskmlr.kernels.blocks import Frame, TaskBlock, add_joint_gram, cut_rows, segment_matrix
 from daskmlr.kernels.diagnosis import diagnosis_from_block
 from daskmlr.kernels.moments import ALL_PAIRS, SPLIT, example_signs, moments_from_block
 from daskmlr.kernels.regression import sums_from_block
@@ -47,7 +47,9 @@ def test_bare_product(benchmark, block):
 
 def test_joint_gram(benchmark, block):
     total = np.zeros((block.n_features + 2,) * 2)
-    benchmark(add_joint_gram, total, block.X, np.column_stack([np.ones_like(block.y), block.y]))
+    thin = np.column_stack([np.ones_like(block.y), block.y])
+    cuts = [(block.X[rows], thin[rows]) for rows in cut_rows(0, block.n_rows, block.X)]
+    benchmark(add_joint_gram, total, cuts)
 
 
 def test_segment_sums(benchmark, block):

@@ -36,7 +36,7 @@ from daskmlr.graph.reduce import reduce_tasks
 from daskmlr.kernels.assignment import Mixture, block_log_likelihood, posterior
 from daskmlr.kernels.blocks import Frame
 from daskmlr.kernels.moments import ALL_PAIRS, SPLIT, combine_moments, moments_from_block
-from daskmlr.kernels.regression import combine_sums, sums_from_block
+from daskmlr.kernels.regression import combine_sums, sums_from_block, without_negligible
 from daskmlr.plan import plan_pass
 from daskmlr.synthetic import load_truth
 
@@ -94,8 +94,8 @@ def read_only(block: TaskBlock) -> float:
     return float(block.y[-1])
 
 
-def moments(block: TaskBlock, frame: Frame, groups: int) -> Any:
-    return moments_from_block(block, frame, groups=groups, signal_share=0.1, seed=0)
+def moments(block: TaskBlock, frame: Frame, groups: int, onto: Any = None) -> Any:
+    return moments_from_block(block, frame, groups=groups, signal_share=0.1, seed=0, onto=onto)
 
 
 def assignment(block: TaskBlock, frame: Frame, mixture: Mixture) -> np.ndarray:
@@ -104,8 +104,8 @@ def assignment(block: TaskBlock, frame: Frame, mixture: Mixture) -> np.ndarray:
     return np.append(counts, log_likelihood.sum())
 
 
-def refinement(block: TaskBlock, frame: Frame, mixture: Mixture) -> Any:
-    return sums_from_block(block, frame, mixture, assign="soft")
+def refinement(block: TaskBlock, frame: Frame, mixture: Mixture, onto: Any = None) -> Any:
+    return sums_from_block(block, frame, mixture, assign="soft", onto=onto)
 
 
 def add(left: Any, right: Any) -> Any:
@@ -121,13 +121,15 @@ class Pass:
     args: tuple[Any, ...]
     checksum: Callable[[Any], float]
     products: Callable[[np.ndarray], Any]
+    in_place: bool = False
 
 
 def syrk(rows: np.ndarray) -> Any:
     return rows.T @ rows
 
 
-def passes(frame: Frame, mixture: Mixture) -> dict[str, Pass]:
+def passes(frame: Frame, mixture: Mixture, sharing: float = 1.0) -> dict[str, Pass]:
+    """Return the passes; a row counts for `sharing` components on average."""
     k, p = mixture.coef.shape
 
     def split(rows: np.ndarray) -> None:
@@ -146,23 +148,26 @@ def passes(frame: Frame, mixture: Mixture) -> dict[str, Pass]:
 
     def refine(rows: np.ndarray) -> None:
         residuals(rows)
-        for part in np.array_split(rows, k):
-            syrk(part)
+        share = round(sharing * len(rows) / k)
+        for start in np.linspace(0, len(rows) - share, k).astype(int):
+            syrk(rows[start : start + share])
 
     return {
         READ_ONLY: Pass(read_only, add, (), float, lambda _: None),
         "moments, split": Pass(
-            moments, combine_moments, (frame, SPLIT), lambda m: float(np.trace(m.cross)), split
+            moments, combine_moments, (frame, SPLIT), lambda m: float(np.trace(m.cross)), split,
+            True,
         ),
         "moments, all pairs": Pass(
             moments, combine_moments, (frame, ALL_PAIRS), lambda m: float(np.trace(m.cross)),
-            all_pairs,
+            all_pairs, True,
         ),
         "assignment": Pass(
             assignment, add, (frame, mixture), lambda counts: float(counts[-1]), residuals
         ),
         "refinement": Pass(
-            refinement, combine_sums, (frame, mixture), lambda s: s.log_likelihood, refine
+            refinement, combine_sums, (frame, mixture), lambda s: s.log_likelihood, refine,
+            True,
         ),
     }  # fmt: skip
 
@@ -185,6 +190,12 @@ def parameters(tasks: TaskStore) -> tuple[Frame, Mixture]:
     frame = Frame.near(tasks.feature_mean, tasks.feature_scale, tasks.target_mean, tasks.dtype)
     coef = frame.from_user(truth.coef, truth.intercept)
     return frame, Mixture(coef, truth.noise_variance, truth.weights)
+
+
+def rows_sharing(block: TaskBlock, frame: Frame, mixture: Mixture) -> float:
+    """Count the components that a row of a block has a product with, on average."""
+    shares = without_negligible(posterior(block_log_likelihood(block, frame, mixture))[0])
+    return float(block.sizes @ np.count_nonzero(shares, axis=1)) / block.n_rows
 
 
 def drop_from_cache(tasks: TaskStore) -> None:
@@ -213,7 +224,8 @@ def time_blas(tasks: TaskStore, one: Pass, blocks: list[np.ndarray]) -> float:
 
 def measure(tasks: TaskStore, rounds: int, *, cold: bool) -> list[Measured]:
     frame, mixture = parameters(tasks)
-    wanted = passes(frame, mixture)
+    sharing = rows_sharing(tasks.read_block(0), frame, mixture)
+    wanted = passes(frame, mixture, sharing)
     rng = np.random.default_rng(0)
     shape = tasks.block_rows, tasks.n_features + 2
     blocks = [rng.standard_normal(shape, dtype=np.float32) for _ in range(CPU_COUNT)]
@@ -225,7 +237,12 @@ def measure(tasks: TaskStore, rounds: int, *, cold: bool) -> list[Measured]:
                     drop_from_cache(tasks)
                 start = time.perf_counter()
                 result = reduce_tasks(
-                    tasks, one.from_block, one.combine, args=one.args, client=runner
+                    tasks,
+                    one.from_block,
+                    one.combine,
+                    args=one.args,
+                    in_place=one.in_place,
+                    client=runner,
                 )
                 seconds[name].append(time.perf_counter() - start)
                 sums[name] = one.checksum(result)

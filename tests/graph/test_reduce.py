@@ -57,6 +57,21 @@ def test_lambdas_travel_to_processes(easy_tasks, process_client):
     assert total == 10 * easy_tasks.n_tasks
 
 
+@pytest.mark.parametrize("client", ["sync", "threads"])
+def test_sums_in_place_are_those_of_combine(easy_tasks, client, monkeypatch):
+    monkeypatch.setattr(plan, "MIN_RUNS", 2)  # runs of several blocks
+
+    def add_rows(block, power, *, onto):
+        onto = np.zeros(block.n_features + 1) if onto is None else onto
+        onto += row_sums(block, power)
+        return onto
+
+    total = reduce_tasks(easy_tasks, add_rows, add, args=(2,), in_place=True, client=client)
+    np.testing.assert_array_equal(
+        total, reduce_tasks(easy_tasks, row_sums, add, args=(2,), client=client)
+    )
+
+
 def test_combine_sees_blocks_in_order(easy_tasks):
     firsts = reduce_tasks(easy_tasks, lambda block: [block.first_task], add, client="threads")
     assert firsts == easy_tasks.block_tasks[:-1].tolist()

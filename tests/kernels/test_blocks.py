@@ -12,7 +12,9 @@ from daskmlr.kernels.blocks import (
     Part,
     TaskBlock,
     add_joint_gram,
+    cut_rows,
     hash64,
+    rows_in_cache,
     rows_not_excluded,
     rows_of_tasks,
     segment_matrix,
@@ -267,12 +269,28 @@ def test_a_frame_near_a_feature_that_never_varies_has_a_scale():
 
 
 @laws
-@given(seed=seeds, n=st.integers(0, 20), d=st.integers(1, 5), m=st.integers(1, 3), dtype=dtypes)
-def test_joint_gram_is_that_of_the_joined_rows(seed, n, d, m, dtype):
+@given(
+    seed=seeds,
+    cuts=st.lists(st.integers(0, 20), max_size=4),
+    d=st.integers(1, 5),
+    m=st.integers(1, 3),
+    dtype=dtypes,
+)
+def test_joint_gram_is_that_of_the_joined_rows_however_cut(seed, cuts, d, m, dtype):
     rng = np.random.default_rng(seed)
-    both = rng.normal(size=(n, d + m)).astype(dtype)
+    both = rng.normal(size=(sum(cuts), d + m)).astype(dtype)
     wide, thin = both[:, :d].copy(), both[:, d:].copy()
     total = np.ones((d + m, d + m))
-    add_joint_gram(total, wide, thin)
+    at = np.cumsum(cuts)[:-1]
+    add_joint_gram(total, zip(np.split(wide, at), np.split(thin, at), strict=True))
     both = np.column_stack([thin[:, :1], wide, thin[:, 1:]])
     np.testing.assert_allclose(total, 1 + both.T @ both, rtol=1e-4, atol=1e-4)
+
+
+@laws
+@given(first=st.integers(0, 999), n=st.integers(0, 9999), d=st.sampled_from([1, 8, 2000]))
+def test_rows_are_cut_once_each_in_order(first, n, d):
+    wide = np.empty((0, d), dtype=np.float32)
+    cuts = list(cut_rows(first, first + n, wide))
+    assert [row for cut in cuts for row in range(cut.start, cut.stop)] == [*range(first, first + n)]
+    assert max((cut.stop - cut.start for cut in cuts), default=0) <= rows_in_cache(wide)

@@ -44,9 +44,9 @@ excluding = Part(0, 1, 0, np.arange(0, 120, 3))
 parts = st.sampled_from([None, Part(0, 2, 11), Part(2, 3, 5), excluding])
 
 
-def moments(block, frame, groups=ALL_PAIRS, signal_share=0.25, seed=0, part=None) -> Moments:
+def moments(block, frame, groups=ALL_PAIRS, signal_share=0.25, seed=0, **options) -> Moments:
     return moments_from_block(
-        block, frame, groups=groups, signal_share=signal_share, seed=seed, part=part
+        block, frame, groups=groups, signal_share=signal_share, seed=seed, **options
     )
 
 
@@ -133,7 +133,7 @@ def test_any_cut_gives_the_same_sums(seed, drawn, d, groups, part):
     sizes, places = drawn
     block, frame = random_block(seed, sizes, d, first_task=5), random_frame(seed, d)
     whole = moments(block, frame, groups, part=part)
-    with mock.patch.object(blocks, "CACHE_BYTES", 1):  # pieces of 256 rows within a block too
+    with mock.patch.multiple(blocks, CACHE_BYTES=1, PIECE_BYTES=1):  # 256 rows within a block too
         sums = [moments(piece, frame, groups, part=part) for piece in cut(block, places)]
     assert_same(reduce(combine_moments, sums), whole)
 
@@ -150,6 +150,19 @@ def test_combining_is_associative_and_has_an_identity(seed, drawn, d, groups):
     nothing = moments(empty_block(d), frame, groups)
     assert_same(combine_moments(nothing, from_left), from_left, rtol=0)
     assert_same(combine_moments(from_left, nothing), from_left, rtol=0)
+
+
+@laws
+@given(seed=seeds, drawn=cut_tasks(), d=dimensions, groups=all_groups, part=parts)
+def test_adding_onto_a_sum_is_combining_with_it(seed, drawn, d, groups, part):
+    sizes, places = drawn
+    block, frame = random_block(seed, sizes, d), random_frame(seed, d)
+    pieces = list(cut(block, places))
+    sums = [moments(piece, frame, groups, part=part) for piece in pieces]
+    onto = None
+    for piece in pieces:
+        onto = moments(piece, frame, groups, part=part, onto=onto)
+    assert_same(onto, reduce(combine_moments, sums))
 
 
 @laws

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daskmlr.errors import InputError
-from daskmlr.kernels import regression
+from daskmlr.kernels import blocks, regression
 from daskmlr.kernels.assignment import Mixture, block_log_likelihood, posterior
 from daskmlr.kernels.blocks import Frame, Part, TaskBlock
 from daskmlr.kernels.moments import finalise_moments, moments_from_block
@@ -119,7 +119,10 @@ def test_any_cut_gives_the_same_sums(seed, drawn, d, k, assign, part):
     block, frame = random_block(seed, sizes, d, first_task=5), random_frame(seed, d)
     mixture = random_mixture(seed, k, d)
     whole = sums_from_block(block, frame, mixture, assign=assign, part=part)
-    with mock.patch.multiple(regression, PIECE_BYTES=1, ROWS_PER_COMPONENT=64):  # small pieces
+    with (  # small pieces
+        mock.patch.object(blocks, "PIECE_BYTES", 1),
+        mock.patch.object(regression, "ROWS_PER_COMPONENT", 64),
+    ):
         sums = [
             sums_from_block(piece, frame, mixture, assign=assign, part=part)
             for piece in cut(block, places)
@@ -139,6 +142,21 @@ def test_combining_is_associative_and_has_an_identity(seed, drawn, d, k, assign)
     nothing = sums_from_block(empty_block(d), frame, mixture, assign=assign)
     assert_same(combine_sums(nothing, from_left), from_left, rtol=0)
     assert_same(combine_sums(from_left, nothing), from_left, rtol=0)
+
+
+@laws
+@given(seed=seeds, drawn=cut_tasks(), d=dimensions, k=components, assign=ways, part=parts)
+def test_adding_onto_a_sum_is_combining_with_it(seed, drawn, d, k, assign, part):
+    sizes, places = drawn
+    block, frame = random_block(seed, sizes, d), random_frame(seed, d)
+    mixture = random_mixture(seed, k, d)
+    options = {"assign": assign, "part": part}
+    pieces = list(cut(block, places))
+    sums = [sums_from_block(piece, frame, mixture, **options) for piece in pieces]
+    onto = None
+    for piece in pieces:
+        onto = sums_from_block(piece, frame, mixture, **options, onto=onto)
+    assert_same(onto, reduce(combine_sums, sums))
 
 
 @laws
