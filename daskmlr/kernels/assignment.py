@@ -43,6 +43,28 @@ class Mixture:
         return Mixture(self.coef[order], self.noise_variance[order], self.weights[order])
 
 
+def residuals(
+    covariates: NDArray[np.floating],
+    targets: NDArray[np.floating],
+    coef: NDArray[np.float64],
+) -> NDArray[np.floating]:
+    """Return what every component foretells of every row too much, shape (n_rows, k).
+
+    Parameters
+    ----------
+    covariates, targets : ndarray of shape (n_rows, d) and (n_rows,)
+        As `Frame.rows` gives them.
+    coef : ndarray of shape (k, d + 1)
+    """
+    dtype = covariates.dtype
+    # one layout, so that BLAS takes one path, whatever was done to the coefficients before
+    residual: NDArray[np.floating] = covariates @ coef[:, 1:].T.astype(dtype, order="C")
+    # as a product: broadcasting to a few components takes a loop of its own for each row
+    thin = np.column_stack([targets, np.ones_like(targets)])
+    residual -= thin @ np.stack([np.ones(len(coef)), -coef[:, 0]]).astype(dtype)
+    return residual
+
+
 def squared_residuals(
     covariates: NDArray[np.floating],
     targets: NDArray[np.floating],
@@ -63,14 +85,15 @@ def squared_residuals(
     ndarray of shape (n_tasks, k), in the dtype of the covariates
         Squared units of the target. Cost: ``2 n_rows d k`` operations.
     """
-    dtype = covariates.dtype
-    # one layout, so that BLAS takes one path, whatever was done to the coefficients before
-    residual = covariates @ coef[:, 1:].T.astype(dtype, order="C")
-    # as a product: broadcasting to a few components takes a loop of its own for each row
-    thin = np.column_stack([targets, np.ones_like(targets)])
-    residual -= thin @ np.stack([np.ones(len(coef)), -coef[:, 0]]).astype(dtype)
-    residual *= residual
-    summed: NDArray[np.floating] = segment_matrix(offsets, thin[:, 1]) @ residual
+    return sums_of_squares(residuals(covariates, targets, coef), offsets)
+
+
+def sums_of_squares(
+    residual: NDArray[np.floating], offsets: NDArray[np.int64]
+) -> NDArray[np.floating]:
+    """Sum the squares of the rows of every task, by column."""
+    ones = np.ones(len(residual), dtype=residual.dtype)
+    summed: NDArray[np.floating] = segment_matrix(offsets, ones) @ np.square(residual)
     return summed
 
 

@@ -296,7 +296,7 @@ def segment_matrix(
 
 def rows_in_cache(wide: NDArray[np.floating]) -> int:
     """Rows of about `CACHE_BYTES`, more for many features."""
-    d = wide.shape[1]
+    d = int(wide.shape[1])
     return max(256, CACHE_BYTES // (wide.itemsize * (d + 2)), ROWS_PER_FEATURE * d)
 
 

@@ -8,16 +8,24 @@ then has an eigenvalue above its noise edge.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import entr
 
-from daskmlr.kernels.assignment import posterior, rows_log_likelihood
-from daskmlr.kernels.blocks import segment_matrix, tasks_in
+from daskmlr.kernels.assignment import (
+    joint_log_likelihood,
+    posterior,
+    residuals,
+    rows_log_likelihood,
+    sums_of_squares,
+)
+from daskmlr.kernels.blocks import rows_in_piece, rows_of_tasks, segment_matrix, tasks_in
 from daskmlr.kernels.moments import example_signs, task_weight
 from daskmlr.kernels.regression import NEGLIGIBLE
+from daskmlr.kernels.thin import along
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -94,25 +102,24 @@ def diagnosis_from_block(
     moments = _ResidualMoments.zeros(k, r)
     others = 1 - np.eye(k) - np.eye(k)[:, nearest]
     entropy = 0.0
-    for piece in block.pieces():
-        rows = frame.augment(piece)
-        shares, log_likelihood = posterior(
-            rows_log_likelihood(rows[:, 1:-1], rows[:, -1], piece, mixture)
-        )
+    for piece in block.pieces(rows_in_piece(block, 3 * k + 2 * r)):
+        covariates, targets = frame.rows(piece)
+        residual = residuals(covariates, targets, mixture.coef)
+        rss = sums_of_squares(residual, piece.offsets)
+        shares, log_likelihood = posterior(joint_log_likelihood(rss, piece.sizes, mixture))
         counted = tasks_in(part, piece)
         examples += (piece.sizes * counted) @ shares
         entropy += float(entr(shares).sum(axis=1) @ counted)
         if k > 1:
             in_one = (
-                rows_log_likelihood(rows[:, 1:-1], rows[:, -1], piece, merged)
-                - log_likelihood[:, None]
+                rows_log_likelihood(covariates, targets, piece, merged) - log_likelihood[:, None]
             )
             in_others = np.log(np.maximum(shares @ others, TINY))
             merging_loss -= counted @ np.logaddexp(in_others, in_one)
         weights = task_weight(piece.sizes, 1 / k) * counted
         shares = np.where(shares < NEGLIGIBLE, 0, shares) * weights[:, None]
         moments.pairs += (piece.sizes * (piece.sizes - 1.0)) @ shares
-        moments.add(rows, piece, mixture, basis, shares, seed)
+        moments.add(along(covariates, basis), residual, piece, shares, example_signs(piece, seed))
     return DiagnosisSums(
         examples, entropy, merging_loss, moments.cross, moments.null, moments.pairs, moments.spread
     )
@@ -171,24 +178,28 @@ class _ResidualMoments:
 
     def add(
         self,
-        rows: NDArray[np.floating],
+        v: NDArray[np.floating],
+        residual: NDArray[np.floating],
         piece: TaskBlock,
-        mixture: Mixture,
-        basis: NDArray[np.float64],
         weights: NDArray[np.float64],
-        seed: int,
+        signs: NDArray[np.float64],
     ) -> None:
-        """Add a piece; weights are (n_tasks, k)."""
-        v = rows[:, :-1] @ basis.astype(rows.dtype)
-        sum_of_task = segment_matrix(piece.offsets, np.ones(len(rows), dtype=rows.dtype))
-        signed = segment_matrix(piece.offsets, example_signs(piece, seed).astype(rows.dtype))
-        for component in np.flatnonzero(weights.any(axis=0)):
-            residual = rows[:, -1] - rows[:, :-1] @ mixture.coef[component].astype(rows.dtype)
-            root = np.repeat(np.sqrt(weights[:, component]), piece.sizes)
-            own = v * (root * residual).astype(rows.dtype)[:, None]
-            squares = own.T @ own
-            for target, summing in ((self.cross, sum_of_task), (self.null, signed)):
-                total = summing @ own
-                target[component] += total.T @ total - squares
-            lengths = np.einsum("ij,ij->i", own, own)
-            self.spread[component] += np.sum((sum_of_task @ lengths) ** 2) - np.sum(lengths**2)
+        """Add a piece: v is (n_rows, r), residuals are (n_rows, k), weights (n_tasks, k)."""
+        component, task = np.nonzero(weights.T)
+        index, offsets = rows_of_tasks(piece.sizes, task)
+        lengths = piece.sizes[task]
+        root = np.repeat(np.sqrt(weights[task, component]), lengths)
+        own = v[index]
+        own *= (root * residual[index, np.repeat(component, lengths)]).astype(v.dtype)[:, None]
+        sum_of_task = segment_matrix(offsets, np.ones(len(own), dtype=own.dtype))
+        total = sum_of_task @ own
+        signed = segment_matrix(offsets, signs[index].astype(own.dtype)) @ own
+        squares = np.einsum("ij,ij->i", own, own)
+        spread = (sum_of_task @ squares) ** 2 - sum_of_task @ squares**2
+        self.spread += np.bincount(component, spread, minlength=len(self.spread))
+        firsts = np.searchsorted(component, np.arange(len(self.cross) + 1))
+        for one, (first, last) in enumerate(itertools.pairwise(firsts.tolist())):
+            rows = own[offsets[first] : offsets[last]]
+            itself = rows.T @ rows
+            for target, sums in ((self.cross, total[first:last]), (self.null, signed[first:last])):
+                target[one] += sums.T @ sums - itself
