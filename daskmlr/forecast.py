@@ -1,8 +1,8 @@
 """How long a fit would take on a Dask cluster, and what would bound it: measured here, scaled.
 
 A pass is over when the slowest of three is, for they overlap: the storage has given the bytes, the
-threads have done the products, the scheduler has handed out the graph tasks. Then the last sums
-go up the tree.
+threads have taken them in and done the products, the scheduler has handed out the graph tasks. Then
+the last sums go up the tree.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 from dask.system import CPU_COUNT
 
 from daskmlr import plan
-from daskmlr.graph.leaf import one_blas_thread
-from daskmlr.kernels import diagnosis, moments, regression, thin
+from daskmlr.graph import leaf
+from daskmlr.kernels import diagnosis, moments, projected, regression, thin
 from daskmlr.kernels.assignment import Mixture
 from daskmlr.kernels.blocks import Frame
 from daskmlr.kernels.krylov import orthonormal
@@ -30,13 +30,14 @@ if TYPE_CHECKING:
     from daskmlr.kernels.blocks import TaskBlock
     from daskmlr.storage.tasks import TaskStore
 
-    Kernel = Callable[[TaskBlock], Any]
+    Kernel = Callable[..., Any]
+    Combine = Callable[[Any, Any], Any]
 
 # Seconds that the scheduler and the client take for a graph task (docs/scaling.md).
 GRAPH_TASK_SECONDS = 1e-3
 # Refinement passes of a fit that nobody has run yet.
 USUAL_REFINEMENTS = 10
-# Blocks that are read, and worked on by each thread, to measure with.
+# Blocks of the run that is read, and worked on by each thread, to measure with.
 SAMPLED_BLOCKS = 4
 
 
@@ -96,9 +97,10 @@ class Rates:
     Attributes
     ----------
     read : float
-        Reading, checking and decoding, by one thread.
+        Reading, checking and decoding, by one thread: from the system's cache if they are there.
     products : dict of str to float
-        The kernel of each stage, by one thread while as many others run as a worker has.
+        A graph task of each stage, by one thread while as many others run as a worker has: blocks
+        from the system's cache, checked and decoded, and the kernel.
     """
 
     read: float
@@ -153,19 +155,21 @@ def measure_rates(tasks: TaskStore, options: FitOptions, n_threads: int) -> Rate
         Of a worker; here no more than this machine has cores.
     """
     n_threads = min(n_threads, CPU_COUNT)
-    indices = np.linspace(0, tasks.n_blocks - 1, min(SAMPLED_BLOCKS, tasks.n_blocks)).astype(int)
+    run = (0, min(SAMPLED_BLOCKS, tasks.n_blocks))
     start = time.perf_counter()
-    blocks = [tasks.read_block(index) for index in indices.tolist()]
+    blocks = [tasks.read_block(index) for index in range(*run)]
+    read = time.perf_counter() - start
     n_bytes = sum(block.X.nbytes + block.y.nbytes for block in blocks)
-    read = n_bytes / (time.perf_counter() - start)
+    del blocks
     products: dict[str, float] = {}
-    with one_blas_thread(), ThreadPoolExecutor(n_threads) as threads:
-        for stage, kernel in _kernels(tasks, options).items():
-            kernel(blocks[0])  # loads what is loaded once
+    with ThreadPoolExecutor(n_threads) as threads:
+        for stage, (kernel, combine, in_place) in _kernels(tasks, options).items():
+            packed = leaf.pack(tasks, kernel, combine, (), in_place)
+            leaf.reduce_run((0, 1), packed)  # loads what is loaded once
             start = time.perf_counter()
-            list(threads.map(kernel, n_threads * blocks))
+            list(threads.map(leaf.reduce_run, n_threads * [run], n_threads * [packed]))
             products[stage] = n_bytes / (time.perf_counter() - start)
-    return Rates(read, products)
+    return Rates(n_bytes / read, products)
 
 
 def forecast_fit(
@@ -241,17 +245,16 @@ def _forecast_stage(
     )
 
 
-def _kernels(tasks: TaskStore, options: FitOptions) -> dict[str, Kernel]:
-    """Return the kernels of the stages that compute, at parameters of no meaning."""
+def _kernels(tasks: TaskStore, options: FitOptions) -> dict[str, tuple[Kernel, Combine, bool]]:
+    """Return what the stages run, at parameters of no meaning, and whether it adds in place."""
     rng = np.random.default_rng(options.seed)
     d, k, seed = tasks.n_features, options.n_components, options.seed
+    wide = plan.is_wide(d)
     frame = Frame.near(tasks.feature_mean, tasks.feature_scale, tasks.target_mean, tasks.dtype)
-    most = most_directions(tasks, options)
-    directions = orthonormal(rng.standard_normal((d + 1, most)))
+    directions = orthonormal(rng.standard_normal((d + 1, most_directions(tasks, options))))
     null = directions[:, : plan.NULL_DIRECTIONS]
-    near, p = frame, d + 1
-    if plan.is_wide(d):
-        near, p = thin.SubspaceFrame.of(frame, directions), most + 1
+    near: Frame = thin.SubspaceFrame.of(frame, directions) if wide else frame
+    p = len(directions.T) + 1 if wide else d + 1
     # components so far apart that nearly every label is sure, as in the fits that succeed
     mixture = Mixture(
         tasks.target_scale * rng.standard_normal((k, p)) / math.sqrt(p),
@@ -259,23 +262,36 @@ def _kernels(tasks: TaskStore, options: FitOptions) -> dict[str, Kernel]:
         np.full(k, 1 / k),
     )
     nearest, basis = np.roll(np.arange(k), 1), orthonormal(rng.standard_normal((p, min(k, p))))
+    heavy = np.linspace(0, tasks.n_tasks - 1, heavy_count(tasks, options)).astype(np.int64)
 
-    def moments_of(block: TaskBlock) -> Any:
-        if plan.is_wide(d):
-            return thin.thin_from_block(
-                block, frame, directions, null,
-                groups=options.groups, signal_share=1 / k, seed=seed,
-            )  # fmt: skip
+    def moments_of(block: TaskBlock, onto: moments.Moments | None) -> moments.Moments:
         return moments.moments_from_block(
-            block, frame, groups=options.groups, signal_share=1 / k, seed=seed
+            block, frame, groups=options.groups, signal_share=1 / k, seed=seed, onto=onto
         )
 
-    def refine(block: TaskBlock) -> Any:
-        return regression.sums_from_block(block, near, mixture, assign=options.assign)
+    def thin_of(block: TaskBlock) -> thin.ThinMoments:
+        return thin.thin_from_block(
+            block, frame, directions, null,
+            groups=options.groups, signal_share=1 / k, seed=seed,
+        )  # fmt: skip
 
-    def diagnose(block: TaskBlock) -> Any:
+    def project(block: TaskBlock) -> projected.ProjectedTasks:
+        return projected.projected_from_block(block, near, basis, heavy, n_batches=0)
+
+    def refine(block: TaskBlock, onto: regression.ComponentSums | None) -> regression.ComponentSums:
+        return regression.sums_from_block(block, near, mixture, assign=options.assign, onto=onto)
+
+    def diagnose(block: TaskBlock) -> diagnosis.DiagnosisSums:
         return diagnosis.diagnosis_from_block(
             block, near, mixture, basis, nearest, mixture, seed=seed
         )
 
-    return {"moments": moments_of, "refine": refine, "diagnose": diagnose}
+    first: tuple[Kernel, Combine, bool] = (moments_of, moments.combine_moments, True)
+    if wide:
+        first = (thin_of, thin.combine_thin, False)
+    return {
+        "moments": first,
+        "project": (project, projected.combine_projected, False),
+        "refine": (refine, regression.combine_sums, True),
+        "diagnose": (diagnose, diagnosis.combine_diagnosis, False),
+    }

@@ -168,3 +168,13 @@ def posterior(joint: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
     total = shares.sum(axis=1)
     shares /= total[:, None]
     return shares, top + np.log(total)
+
+
+def log_add(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ``log(exp(left) + exp(right))`` of finite numbers.
+
+    As `numpy.logaddexp`, which works number by number; these are loops of vectors.
+    """
+    total = np.maximum(left, right)
+    total += np.log1p(np.exp(-np.abs(left - right)))
+    return total

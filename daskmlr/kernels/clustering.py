@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from daskmlr.errors import InputError
-from daskmlr.kernels.assignment import Mixture, joint_log_likelihood
+from daskmlr.kernels.assignment import Mixture, joint_log_likelihood, log_add
 from daskmlr.kernels.metrics import coefficient_error
 from daskmlr.kernels.projected import expectation, maximise, projected_rss, run_em, unpack
 
@@ -258,11 +258,11 @@ def _with_sprout(
         np.full(N_SPROUTS, 1 / (mixture.n_components + 1)),
     )
     for _ in range(GROWTH_STEPS):
-        joint = joint_log_likelihood(projected_rss(tasks, sprouts.coef), tasks.size, sprouts)
-        both = np.logaddexp(np.log1p(-sprouts.weights) + now.log_likelihood[:, None], joint)
-        grown = maximise(tasks, np.exp(joint - both) * now.counted[:, None])
-        gain = both[now.counted].sum(axis=0)
-        best = int(gain.argmax())
+        # a sprout after another in memory
+        joint = joint_log_likelihood(projected_rss(tasks, sprouts.coef), tasks.size, sprouts).T
+        both = log_add(np.log1p(-sprouts.weights)[:, None] + now.log_likelihood, joint)
+        grown = maximise(tasks, (np.exp(joint - both) * now.counted).T)
+        best = int((both @ now.counted).argmax())
         sprouts = Mixture(grown.coef, grown.noise_variance, np.clip(grown.weights, 1e-6, 0.5))
     share = sprouts.weights[best]
     return Mixture(

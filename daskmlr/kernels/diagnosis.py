@@ -17,6 +17,7 @@ from scipy.special import entr
 
 from daskmlr.kernels.assignment import (
     joint_log_likelihood,
+    log_add,
     posterior,
     residuals,
     rows_log_likelihood,
@@ -115,7 +116,7 @@ def diagnosis_from_block(
                 rows_log_likelihood(covariates, targets, piece, merged) - log_likelihood[:, None]
             )
             in_others = np.log(np.maximum(shares @ others, TINY))
-            merging_loss -= counted @ np.logaddexp(in_others, in_one)
+            merging_loss -= counted @ log_add(in_others, in_one)
         weights = task_weight(piece.sizes, 1 / k) * counted
         shares = np.where(shares < NEGLIGIBLE, 0, shares) * weights[:, None]
         moments.pairs += (piece.sizes * (piece.sizes - 1.0)) @ shares

@@ -8,18 +8,20 @@ tasks, so that a search over them can afford many runs of expectation-maximisati
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from daskmlr.errors import InputError
 from daskmlr.kernels.assignment import Mixture, joint_log_likelihood, posterior
+from daskmlr.kernels.blocks import TaskBlock, rows_of_tasks, segment_matrix
 from daskmlr.kernels.outliers import worst_explained
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from daskmlr.kernels.blocks import Frame, TaskBlock
+    from daskmlr.kernels.blocks import Frame
 
 NOISE_FLOOR = 1e-8
 RIDGE = 1e-6
@@ -95,18 +97,18 @@ def projected_from_block(
         Disjoint batches of each task for the paper's median; 0 leaves `halves` empty.
     """
     first, last = np.searchsorted(positions, [block.first_task, block.first_task + block.n_tasks])
-    parts = [
-        _project_task(block.tasks(i, i + 1), frame, basis, n_batches)
-        for i in (positions[first:last] - block.first_task).tolist()
-    ]
+    index, offsets = rows_of_tasks(block.sizes, positions[first:last] - block.first_task)
+    chosen = TaskBlock(block.X[index], block.y[index], offsets)
     r = basis.shape[1]
-    return ProjectedTasks(
-        np.array([p[0] for p in parts]).reshape(-1, r * (r + 1) // 2),
-        np.array([p[1] for p in parts]).reshape(-1, r),
-        np.array([p[2] for p in parts], dtype=np.float64),
-        np.array([p[3] for p in parts], dtype=np.int64),
-        np.array([p[4] for p in parts]).reshape(len(parts), n_batches, 2, r),
+    nothing = ProjectedTasks(
+        np.empty((0, r * (r + 1) // 2)),
+        np.empty((0, r)),
+        np.empty(0),
+        np.empty(0, dtype=np.int64),
+        np.empty((0, n_batches, 2, r)),
     )
+    pieces = [_project(piece, frame, basis, n_batches) for piece in chosen.pieces()]
+    return reduce(combine_projected, pieces, nothing)
 
 
 def combine_projected(left: ProjectedTasks, right: ProjectedTasks) -> ProjectedTasks:
@@ -119,15 +121,33 @@ def combine_projected(left: ProjectedTasks, right: ProjectedTasks) -> ProjectedT
     )
 
 
-def _project_task(
-    task: TaskBlock, frame: Frame, basis: NDArray[np.float64], n_batches: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], float, int, NDArray[np.float64]]:
-    rows = frame.augment(task).astype(np.float64)
-    v, target = rows[:, :-1] @ basis, rows[:, -1]
-    parts = np.array_split(target[:, None] * v, max(2 * n_batches, 1))[: 2 * n_batches]
-    halves = [part.sum(axis=0) / max(len(part), 1) for part in parts]
-    gram = (v.T @ v)[np.triu_indices(v.shape[1])]
-    return gram, v.T @ target, float(target @ target), task.n_rows, np.array(halves)
+def _project(
+    block: TaskBlock, frame: Frame, basis: NDArray[np.float64], n_batches: int
+) -> ProjectedTasks:
+    """Project all tasks of a block."""
+    covariates, targets = (part.astype(np.float64) for part in frame.rows(block))
+    v = covariates @ basis[1:] + basis[0]
+    n, r, sizes = block.n_tasks, basis.shape[1], block.sizes
+    upper = np.triu_indices(r)
+    gram = np.empty((n, len(upper[0])))
+    for size in np.unique(sizes).tolist():  # products of equally many rows are taken at once
+        tasks = np.flatnonzero(sizes == size)
+        own = v[rows_of_tasks(sizes, tasks)[0]].reshape(len(tasks), size, r)
+        gram[tasks] = (own.transpose(0, 2, 1) @ own)[:, upper[0], upper[1]]
+    # of 2 n_batches runs of a task's rows the first ones are longer by one if rows do not divide
+    run = np.arange(2 * n_batches)[:, None]
+    length, longer = np.divmod(sizes, max(2 * n_batches, 1))
+    starts = block.offsets[:-1] + run * length + np.minimum(run, longer)
+    ends = np.append(starts.ravel(order="F"), len(v))
+    halves = segment_matrix(ends, targets) @ v if n_batches else np.empty((0, r))
+    halves /= np.maximum(np.diff(ends), 1)[: len(halves), None]
+    return ProjectedTasks(
+        gram,
+        segment_matrix(block.offsets, targets) @ v,
+        segment_matrix(block.offsets, targets) @ targets,
+        sizes,
+        halves.reshape(n, n_batches, 2, r),
+    )
 
 
 def unpack(triangle: NDArray[np.float64], r: int) -> NDArray[np.float64]:
@@ -205,11 +225,12 @@ def projected_rss(tasks: ProjectedTasks, coef: NDArray[np.float64]) -> NDArray[n
     row, column = np.triu_indices(tasks.cross.shape[1])
     outer = coef[:, row] * coef[:, column]
     outer[:, row != column] *= 2
-    rss = tasks.gram @ outer.T
-    rss -= 2 * tasks.cross @ coef.T
-    rss += tasks.square[:, None]
+    # a component after another in memory, as likelihoods are
+    rss = outer @ tasks.gram.T
+    rss -= (2 * coef) @ tasks.cross.T
+    rss += tasks.square
     np.maximum(rss, 0, out=rss)
-    return rss
+    return rss.T
 
 
 def maximise(tasks: ProjectedTasks, shares: NDArray[np.float64]) -> Mixture:
