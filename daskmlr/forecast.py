@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     Kernel = Callable[..., Any]
     Combine = Callable[[Any, Any], Any]
 
-# Seconds that the scheduler and the client take for a graph task (docs/scaling.md).
-GRAPH_TASK_SECONDS = 1e-3
+# Seconds of processor that scheduler and client take for a graph task (docs/scaling.md).
+GRAPH_TASK_SECONDS = 2e-3
 # Refinement passes of a fit that nobody has run yet.
 USUAL_REFINEMENTS = 10
 # Blocks of the run that is read, and worked on by each thread, to measure with.
@@ -162,7 +162,7 @@ def measure_rates(tasks: TaskStore, options: FitOptions, n_threads: int) -> Rate
     n_bytes = sum(block.X.nbytes + block.y.nbytes for block in leaf.read_run(tasks, *run))
     read = time.perf_counter() - start
     products: dict[str, float] = {}
-    with ThreadPoolExecutor(n_threads) as threads:
+    with leaf.one_blas_thread(), ThreadPoolExecutor(n_threads) as threads:
         for stage, (kernel, combine, in_place) in _kernels(tasks, options).items():
             packed = leaf.pack(tasks, kernel, combine, (), in_place)
             seconds = []
@@ -241,7 +241,7 @@ def _forecast_stage(
         cost,
         cost.peak_bytes(cluster.n_threads),
         reading=cost.bytes_read / read_rate,
-        products=waves * cost.bytes_read / cost.n_runs / rates.products.get(stage, math.inf),
+        products=waves * cost.bytes_read / cost.n_runs / rates.products[stage],
         scheduling=cost.n_graph_tasks * GRAPH_TASK_SECONDS,
         combining=cost.depth * (plan.SPLIT_EVERY - 1) * sum_bytes / cluster.network_rate,
     )

@@ -355,7 +355,7 @@ def forecast_table(facts: dict[str, Any]) -> Table:
     for row in facts["stages"]:
         table.add_row(
             row["stage"], str(row["passes"]), f"{row['graph_tasks']:,}", _size(row["memory"]),
-            *(f"{row[name]:,.3g}" for name in BOUNDS), row["bound"],
+            *(_seconds(row[name]) for name in BOUNDS), row["bound"],
             format_time(row["seconds"]),
         )  # fmt: skip
     table.add_section()
@@ -373,6 +373,10 @@ def odd_facts(out: str | os.PathLike[str], rate: float, n_tasks: int) -> dict[st
 def _some(names: list[str], most: int = 8) -> str:
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown}, ... {len(names) - most} more"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.3g}"
 
 
 def _size(n_bytes: float) -> str:

@@ -14,7 +14,7 @@ from daskmlr.stages import FitOptions, heavy_count
 
 OPTIONS = FitOptions(3)
 # Bytes per second that bound nothing.
-FAST = Rates(1e15, {"moments": 1e15, "refine": 1e15, "diagnose": 1e15})
+FAST = Rates(1e15, dict.fromkeys(("moments", "project", "refine", "diagnose"), 1e15))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_rates_of_every_kernel(tmp_path, n_features):
         task_groups=[(60, 6)], block_bytes=200_000, random_state=0,
     )  # fmt: skip
     rates = measure_rates(tasks, OPTIONS, 2)
-    assert set(rates.products) == {"moments", "refine", "diagnose"}
+    assert set(rates.products) == {"moments", "project", "refine", "diagnose"}
     assert all(0 < rate < math.inf for rate in (rates.read, *rates.products.values()))
     stages = forecast_fit(tasks, OPTIONS, DaskCluster(2, 1), rates)
     assert all(stage.seconds > 0 for stage in stages)

@@ -9,6 +9,7 @@ import pytest
 from daskmlr import simulate, stages
 from daskmlr.graph.execute import connect
 from daskmlr.kernels.assignment import Mixture
+from daskmlr.kernels.projected import select_largest
 from daskmlr.spectral import find_subspace
 from daskmlr.synthetic import load_truth
 
@@ -121,3 +122,22 @@ def test_directions_beyond_k_are_kept_where_they_rise_above_the_edge(easy_tasks,
     found = find_subspace(easy_tasks, stages.FitOptions(1), runner, stages.RunRecord(), rng)
     assert found.rank == 3
     assert found.directions.shape == (5, 3)
+
+
+@pytest.mark.parametrize("options", [{}, {"sample_split": True}, {"excluded": np.arange(0, 90, 2)}])
+@pytest.mark.parametrize("n_heavy", [0, 1, 17, 40, 60, 100, 1000])
+def test_largest_tasks_are_found_piece_by_piece(tmp_path, monkeypatch, n_heavy, options):
+    groups = [(50, 2), (30, 1), (15, 7), (5, 9)]
+    tasks = simulate(
+        tmp_path / "tasks", n_components=2, n_features=2, task_groups=groups, random_state=0
+    )
+    asked = stages.FitOptions(2, n_heavy=n_heavy, **options)
+    sizes = tasks.task_sizes()
+    if asked.part(1) is not None:
+        sizes[~asked.part(1).holds(0, tasks.n_tasks)] = 0
+    wanted = select_largest(sizes, min(n_heavy, np.count_nonzero(sizes > 1)))
+    for at_once in (7, 33, 1000):
+        monkeypatch.setattr("daskmlr.storage.tasks.SIZES_AT_ONCE", at_once)
+        found = stages._heavy_positions(tasks, asked)
+        np.testing.assert_array_equal(found, wanted)
+        assert found.dtype == np.int64

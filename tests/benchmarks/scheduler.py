@@ -3,31 +3,35 @@
     python -m tests.benchmarks.scheduler
 
 Everything is real but the reading and the products: the graph of `reduce_tasks`, a
-`distributed.Scheduler`, and workers with a thread each, all in this process. *Cost* is the time of
-a graph whose kernels return at once, for each graph task: what scheduler, workers and their
-messages take of one interpreter together. With kernels that sleep, *ideal* is the sleep of a
-worker's share of the leaves. First, with two worker processes, what scheduler and client take
-alone: processor time of their process.
+`distributed.Scheduler`, and workers with a thread each, over TCP. Scheduler and client have this
+process to themselves, the workers share another. *Own* is the processor time of this process: what
+bounds a pass on a cluster, where the workers have machines of their own. With kernels that return
+at once, *took* is bound by the process of the workers; with kernels that sleep, *ideal* is the
+sleep of a worker's share of the leaves.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import logging
+import multiprocessing
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import dask
 from dask.utils import format_bytes
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Worker
 
 from daskmlr import plan
 from daskmlr.graph.execute import connect
 from daskmlr.graph.reduce import _reduction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 
 @dataclass(frozen=True)
@@ -76,55 +80,80 @@ def timed_pass(client: Client, leaves: int, seconds: float) -> float:
 def main(arguments: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, nargs="+", default=[100, 300])
-    parser.add_argument("--leaves", type=int, default=4000, help="of the two worker processes")
-    parser.add_argument("--leaves-per-worker", type=int, default=10)
-    parser.add_argument("--seconds", type=float, nargs="+", default=[0.0, 5.0])
+    parser.add_argument("--leaves", type=int, default=3000, help="of kernels that return at once")
+    parser.add_argument("--leaves-per-worker", type=int, default=4, help="of those that sleep")
+    parser.add_argument("--seconds", type=float, default=10.0)
     asked = parser.parse_args(None if arguments is None else list(arguments))
-    own_cost(asked.leaves)
     print(
         "| workers | leaves | graph tasks | each leaf, s | ideal, s | took, s | of ideal | "
-        "cost of a graph task, ms | graph |\n" + "|---" * 9 + "|"
+        "own, s | own for a graph task, ms |\n" + "|---" * 9 + "|"
     )
     for n_workers in asked.workers:
-        with (
-            dask.config.set({"distributed.worker.memory.terminate": False}),
-            LocalCluster(
-                n_workers=n_workers, threads_per_worker=1, processes=False, memory_limit=0,
-                dashboard_address=None,
-            ) as cluster,
-            Client(cluster, set_as_default=False) as client,
-        ):  # fmt: skip
-            client.wait_for_workers(n_workers)
-            leaves = n_workers * asked.leaves_per_worker
+        with cluster_of(n_workers) as client:
             timed_pass(client, n_workers, 0.0)
-            for seconds in asked.seconds:
-                took, ideal = timed_pass(client, leaves, seconds), seconds * asked.leaves_per_worker
+            for seconds, leaves in (
+                (0.0, asked.leaves),
+                (asked.seconds, n_workers * asked.leaves_per_worker),
+            ):
+                ideal, before = seconds * leaves / n_workers, time.process_time()
+                took = timed_pass(client, leaves, seconds)
                 tasks = n_graph_tasks(leaves)
-                cost = f"{1e3 * took / tasks:.2f}" if not seconds else ""
+                own = time.process_time() - before
                 share = f"{ideal / took:.2f}" if seconds else ""
+                cost = "" if seconds else f"{1e3 * own / tasks:.2f}"
                 print(
                     f"| {n_workers} | {leaves:,} | {tasks:,} | {seconds:g} | {ideal:g} | "
-                    f"{took:.2f} | {share} | {cost} | {format_bytes(graph_bytes(leaves))} |",
+                    f"{took:.1f} | {share} | {own:.1f} | {cost} |",
                     flush=True,
                 )
+    for leaves in (1000, plan.MAX_RUNS):
+        print(
+            f"\ngraph of {leaves:,} leaves: {n_graph_tasks(leaves):,} graph tasks, "
+            f"{format_bytes(graph_bytes(leaves))}"
+        )
 
 
-def own_cost(leaves: int) -> None:
-    """Print what a graph task costs the process of scheduler and client."""
+@contextmanager
+def cluster_of(n_workers: int) -> Iterator[Client]:
+    """Start a scheduler in this process, and so many workers of one thread in one other."""
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=0, protocol="tcp://", dashboard_address=None) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        client.wait_for_workers(2)
-        timed_pass(client, 50, 0.0)
-        start = time.process_time()
-        took = timed_pass(client, leaves, 0.0)
-        cost = (time.process_time() - start) / n_graph_tasks(leaves)
-    print(
-        f"scheduler and client: {1e3 * cost:.3f} ms of processor for each of "
-        f"{n_graph_tasks(leaves):,} graph tasks, on two worker processes in {took:.1f} s\n",
-        flush=True,
-    )
+        context = multiprocessing.get_context("spawn")
+        process = context.Process(
+            target=run_workers, args=(cluster.scheduler_address, n_workers), daemon=True
+        )
+        process.start()
+        try:
+            client.wait_for_workers(n_workers)
+            yield client
+        finally:
+            process.kill()
+            process.join()
+
+
+def run_workers(address: str, n_workers: int) -> None:
+    """Run workers until they are killed.
+
+    They neither profile nor monitor themselves: each looks at all threads and open files of its
+    process, here those of all workers.
+    """
+
+    async def work() -> None:
+        workers = [
+            Worker(address, nthreads=1, memory_limit=0, dashboard=False) for _ in range(n_workers)
+        ]
+        await asyncio.gather(*workers)
+        await asyncio.gather(*(worker.finished() for worker in workers))
+
+    logging.getLogger("distributed").setLevel(logging.WARNING)
+    quiet = {
+        "distributed.worker.profile.enabled": False,
+        "distributed.admin.system-monitor.interval": "1h",
+    }
+    with dask.config.set(quiet):
+        asyncio.run(work())
 
 
 def graph_bytes(leaves: int) -> int:
