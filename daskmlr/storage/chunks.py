@@ -29,6 +29,8 @@ CHECKSUM_BYTES = 4
 BLOSC_DECODED = slice(4, 8)
 # Summed while still in the cache it was read into; and the checksum holds the interpreter's lock.
 PIECE_BYTES = 1 << 20
+# Linux reads no more at an advice than a device takes at once, and forgets the rest.
+ADVISED_BYTES = 1 << 20
 # References to a buffer that is only kept: of the list, the loop, and the question itself.
 IN_NO_USE = 3
 # Two arrays, encoded and decoded, of a block in use and one being read: eight at most are in use at
@@ -106,7 +108,8 @@ def will_need(path: Path) -> None:
     if not hasattr(os, "posix_fadvise"):
         return
     with suppress(OSError), path.open("rb", buffering=0) as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+        for start in range(0, os.fstat(file.fileno()).st_size, ADVISED_BYTES):
+            os.posix_fadvise(file.fileno(), start, ADVISED_BYTES, os.POSIX_FADV_WILLNEED)
 
 
 def _new_bytes(n_bytes: int) -> NDArray[np.uint8]:
