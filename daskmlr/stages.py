@@ -298,46 +298,18 @@ def most_directions(tasks: TaskStore, options: FitOptions) -> int:
 
 
 def _heavy_positions(tasks: TaskStore, options: FitOptions) -> NDArray[np.int64]:
-    """Choose the largest tasks, as many as the client's memory allows; none without a pair.
+    """Choose the largest tasks, as many as the client's memory allows; none without a pair."""
+    part = options.part(1)
 
-    As `projected.select_largest` does, but the sizes are read piece by piece, twice: all of them
-    may be more than the client's memory holds.
-    """
-    counts = np.zeros(1, dtype=np.int64)
-    for _, sizes in _sizes_of_part(tasks, options.part(1)):
-        part = np.bincount(sizes, minlength=len(counts))
-        part[: len(counts)] += counts
-        counts = part
-    at_least = counts[::-1].cumsum()[::-1]
-    count = min(heavy_count(tasks, options), int(counts[2:].sum()))
-    if count == 0:
-        return np.zeros(0, dtype=np.int64)
-    smallest = int(np.flatnonzero(at_least >= count)[-1])
-    n_tied = int(counts[smallest])
-    n_larger = int(at_least[smallest]) - n_tied
-    spread = np.linspace(0, n_tied, count - n_larger, endpoint=False).astype(np.int64)
-    chosen, n_before = [], 0
-    for start, sizes in _sizes_of_part(tasks, options.part(1)):
-        tied = np.flatnonzero(sizes == smallest)
-        first, last = np.searchsorted(spread, [n_before, n_before + len(tied)])
-        chosen += [
-            start + np.flatnonzero(sizes > smallest),
-            start + tied[spread[first:last] - n_before],
-        ]
-        n_before += len(tied)
-    return np.sort(np.concatenate(chosen))
+    def sizes() -> Iterator[NDArray[np.integer]]:
+        start = 0
+        for some in tasks.sizes_in_pieces():
+            if part is not None:
+                some[~part.holds(start, start + len(some))] = 0
+            yield some
+            start += len(some)
 
-
-def _sizes_of_part(
-    tasks: TaskStore, part: Part | None
-) -> Iterator[tuple[int, NDArray[np.integer[Any]]]]:
-    """Yield sizes of tasks piece by piece, each with its first task; 0 outside the part."""
-    start = 0
-    for sizes in tasks.sizes_in_pieces():
-        if part is not None:
-            sizes[~part.holds(start, start + len(sizes))] = 0
-        yield start, sizes
-        start += len(sizes)
+    return projected.select_largest(sizes, heavy_count(tasks, options), least=2)
 
 
 def heavy_count(tasks: TaskStore, options: FitOptions) -> int:

@@ -135,7 +135,7 @@ def test_largest_tasks_are_found_piece_by_piece(tmp_path, monkeypatch, n_heavy, 
     sizes = tasks.task_sizes()
     if asked.part(1) is not None:
         sizes[~asked.part(1).holds(0, tasks.n_tasks)] = 0
-    wanted = select_largest(sizes, min(n_heavy, np.count_nonzero(sizes > 1)))
+    wanted = select_largest(lambda: [sizes], n_heavy, least=2)
     for at_once in (7, 33, 1000):
         monkeypatch.setattr("daskmlr.storage.tasks.SIZES_AT_ONCE", at_once)
         found = stages._heavy_positions(tasks, asked)

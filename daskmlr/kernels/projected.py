@@ -19,6 +19,8 @@ from daskmlr.kernels.blocks import TaskBlock, rows_of_tasks, segment_matrix
 from daskmlr.kernels.outliers import worst_explained
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from numpy.typing import NDArray
 
     from daskmlr.kernels.blocks import Frame
@@ -52,8 +54,18 @@ class ProjectedTasks:
     halves: NDArray[np.float64]
 
 
-def select_largest(sizes: NDArray[np.integer], count: int) -> NDArray[np.int64]:
+def select_largest(
+    sizes_in_pieces: Callable[[], Iterable[NDArray[np.integer]]], count: int, *, least: int = 0
+) -> NDArray[np.int64]:
     """Positions of the `count` largest tasks, ascending; ties are spread evenly over the store.
+
+    Parameters
+    ----------
+    sizes_in_pieces : callable
+        Returns the sizes of all tasks, some at a time; called twice.
+    count : int
+    least : int
+        Tasks of fewer examples are not chosen.
 
     Raises
     ------
@@ -62,18 +74,35 @@ def select_largest(sizes: NDArray[np.integer], count: int) -> NDArray[np.int64]:
 
     Examples
     --------
-    >>> select_largest(np.array([2, 9, 2, 2, 2]), 3).tolist()
+    >>> sizes = np.array([2, 9, 2, 2, 2])
+    >>> select_largest(lambda: [sizes], 3).tolist()
     [0, 1, 3]
     """
     if count < 0:
         raise InputError(f"the number of largest tasks must not be negative, got {count}")
-    if count == 0 or count >= len(sizes):
-        return np.arange(min(count, len(sizes)))
-    smallest = np.partition(sizes, len(sizes) - count)[len(sizes) - count]
-    larger = np.flatnonzero(sizes > smallest)
-    tied = np.flatnonzero(sizes == smallest)
-    spread = np.linspace(0, len(tied), count - len(larger), endpoint=False).astype(np.int64)
-    return np.sort(np.concatenate([larger, tied[spread]]))
+    of_size = np.zeros(1, dtype=np.int64)
+    for sizes in sizes_in_pieces():
+        counted = np.bincount(sizes, minlength=len(of_size))
+        counted[: len(of_size)] += of_size
+        of_size = counted
+    of_size[:least] = 0
+    at_least = of_size[::-1].cumsum()[::-1]
+    count = min(count, int(at_least[0]))
+    if count == 0:
+        return np.zeros(0, dtype=np.int64)
+    smallest = int(np.flatnonzero(at_least >= count)[-1])
+    n_tied = int(of_size[smallest])
+    n_larger = int(at_least[smallest]) - n_tied
+    spread = np.linspace(0, n_tied, count - n_larger, endpoint=False).astype(np.int64)
+    chosen, n_before, start = [], 0, 0
+    for sizes in sizes_in_pieces():
+        tied = np.flatnonzero(sizes == smallest)
+        first, last = np.searchsorted(spread, [n_before, n_before + len(tied)])
+        chosen.append(start + np.flatnonzero(sizes > smallest))
+        chosen.append(start + tied[spread[first:last] - n_before])
+        n_before += len(tied)
+        start += len(sizes)
+    return np.sort(np.concatenate(chosen))
 
 
 def projected_from_block(

@@ -14,6 +14,7 @@ from daskmlr.kernels.assignment import (
     Mixture,
     block_log_likelihood,
     joint_log_likelihood,
+    log_add,
     posterior,
     squared_residuals,
 )
@@ -240,3 +241,11 @@ def test_joint_is_in_double_precision_for_single_residuals():
     mixture = random_mixture(0, 2, 1)
     found = joint_log_likelihood(np.ones((3, 2), np.float32), np.array([1, 2, 3]), mixture)
     assert found.dtype == np.float64
+
+
+@laws
+@given(seed=seeds, far=st.sampled_from([1.0, 30.0, 1e4]))
+def test_logarithms_are_added_as_numpy_does(seed, far):
+    left, right = far * np.random.default_rng(seed).normal(size=(2, 5, 3))
+    np.testing.assert_allclose(log_add(left, right), np.logaddexp(left, right), 1e-14, 1e-14)
+    np.testing.assert_allclose(log_add(left, left), left + np.log(2), 1e-14, 1e-14)

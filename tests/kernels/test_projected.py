@@ -41,18 +41,27 @@ def assert_same(found: ProjectedTasks, expected: ProjectedTasks, atol=1e-9) -> N
 
 
 @laws
-@given(sizes=st.lists(st.integers(0, 4), max_size=12), data=st.data())
-def test_the_largest_tasks_are_chosen_and_ties_spread(sizes, data):
+@given(
+    sizes=st.lists(st.integers(0, 4), max_size=12),
+    cuts=st.lists(st.integers(0, 12), max_size=3),
+    least=st.integers(0, 3),
+    data=st.data(),
+)
+def test_the_largest_tasks_are_chosen_and_ties_spread_however_cut(sizes, cuts, least, data):
     count = data.draw(st.integers(0, len(sizes) + 2))
-    chosen = select_largest(np.array(sizes, dtype=np.int32), count)
-    assert len(chosen) == len(set(chosen.tolist())) == min(count, len(sizes))
+    whole = np.array(sizes, dtype=np.int32)
+    chosen = select_largest(lambda: np.split(whole, sorted(cuts)), count, least=least)
+    np.testing.assert_array_equal(chosen, select_largest(lambda: [whole], count, least=least))
+    enough = [i for i, t in enumerate(sizes) if t >= least]
+    assert len(chosen) == len(set(chosen.tolist())) == min(count, len(enough))
+    assert set(chosen.tolist()) <= set(enough)
     assert np.all(np.diff(chosen) > 0)
-    left_out = [t for i, t in enumerate(sizes) if i not in chosen]
+    left_out = [sizes[i] for i in enough if i not in chosen]
     assert max(left_out, default=0) <= min((sizes[i] for i in chosen), default=9)
 
 
 def test_ties_are_spread_over_the_store():
-    chosen = select_largest(np.full(1000, 5), 10)
+    chosen = select_largest(lambda: [np.full(1000, 5)], 10)
     np.testing.assert_array_equal(chosen, np.arange(0, 1000, 100))
 
 
@@ -134,4 +143,4 @@ def test_projections_scale_with_the_target_and_turn_with_the_basis(seed, sizes, 
 @pytest.mark.parametrize("count", [-1, -4])
 def test_a_negative_number_of_largest_tasks_is_refused(count):
     with pytest.raises(InputError, match=f"must not be negative, got {count}"):
-        select_largest(np.array([1, 2]), count)
+        select_largest(lambda: [np.array([1, 2])], count)
