@@ -167,8 +167,7 @@ def moments_from_block(
         sizes = piece.sizes
         weight = np.where(tasks_in(part, piece), task_weight(sizes, signal_share), 0.0)
         root = (np.repeat(np.sqrt(weight), sizes) * targets).astype(targets.dtype)
-        add = _add_examples if groups == ALL_PAIRS else _add_groups
-        squares = add(total, own, piece, covariates, root, groups, seed)
+        squares = _add_pairs(total, own, piece, covariates, root, groups, seed)
         pairs += float(weight @ (sizes.astype(np.float64) ** 2 - squares))
     for moment in (total.cross, total.null):
         moment -= own
@@ -260,7 +259,7 @@ def _add_gram(
     add_joint_gram(total, _in_cache(covariates, thin))
 
 
-def _add_examples(
+def _add_pairs(
     total: Moments,
     own: NDArray[np.float64],
     piece: TaskBlock,
@@ -269,12 +268,10 @@ def _add_examples(
     groups: int,
     seed: int,
 ) -> NDArray[np.float64]:
-    """Add all pairs of groups and the pairs of a group with itself, every example a group.
+    """Add all pairs of groups to `total`, those of a group with itself included, and them to `own`.
 
     Parameters
     ----------
-    total, own
-        Sums over all pairs of groups; over groups with themselves.
     root : ndarray of shape (n_rows,)
         ``sqrt(c) r``.
 
@@ -283,43 +280,20 @@ def _add_examples(
     ndarray of shape (n_tasks,), float64
         Sum of the squared sizes of a task's groups.
     """
-    add_joint_gram(own, _scaled(covariates, root))
-    signs = group_signs(piece, groups, seed).astype(root.dtype)
-    for moment, factor in ((total.cross, root), (total.null, root * signs)):
-        _add_sums(moment, piece.offsets, factor, covariates, np.ones_like(root))
-    return piece.sizes.astype(np.float64)
-
-
-def _add_groups(
-    total: Moments,
-    own: NDArray[np.float64],
-    piece: TaskBlock,
-    covariates: NDArray[np.floating],
-    root: NDArray[np.floating],
-    groups: int,
-    seed: int,
-) -> NDArray[np.float64]:
-    """Do as `_add_examples` with a few groups for each task."""
     bounds, starts, squares = group_bounds(piece, groups)
-    summing = segment_matrix(bounds, root)
-    wide, thin = summing @ covariates, summing @ np.ones_like(root)
-    add_joint_gram(own, _in_cache(wide, thin[:, None]))
     signs = group_signs(piece, groups, seed).astype(root.dtype)
-    for moment, factor in ((total.cross, np.ones_like(signs)), (total.null, signs)):
-        _add_sums(moment, starts, factor, wide, thin)
+    if groups == ALL_PAIRS:  # the sum of a group is a row, and need not be kept
+        add_joint_gram(own, _scaled(covariates, root))
+        wide, thin, factor = covariates, np.ones_like(root), root
+    else:
+        summing = segment_matrix(bounds, root)
+        wide, thin = summing @ covariates, summing @ np.ones_like(root)
+        factor = np.ones_like(thin)
+        add_joint_gram(own, _in_cache(wide, thin[:, None]))
+    for moment, signed in ((total.cross, factor), (total.null, factor * signs)):
+        summing = segment_matrix(starts, signed)
+        add_joint_gram(moment, _in_cache(summing @ wide, (summing @ thin)[:, None]))
     return squares
-
-
-def _add_sums(
-    total: NDArray[np.float64],
-    offsets: NDArray[np.int64],
-    factor: NDArray[np.floating],
-    wide: NDArray[np.floating],
-    thin: NDArray[np.floating],
-) -> None:
-    """Add the Gram matrix of sums over segments of the rows ``factor [thin, wide]``."""
-    summing = segment_matrix(offsets, factor)
-    add_joint_gram(total, _in_cache(summing @ wide, (summing @ thin)[:, None]))
 
 
 def _in_cache(
