@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from daskmlr.kernels.projected import Expectation, ProjectedTasks
 
-# So often the best components must have been found.
 MIN_RESTARTS = 3
 # Restarts agree when an example's likelihoods differ by less than so many tolerances.
 AGREEMENT = 10
@@ -106,8 +105,8 @@ def cluster_by_em(
 
     Each restart seeds by k-means++ on the tasks' ridge estimates, runs expectation-maximisation
     on the projected likelihood, and then replaces components as long as that raises it; the
-    likeliest restart is kept. There are as many until the best components have been found
-    `MIN_RESTARTS` times.
+    likeliest restart is kept. There are at least `MIN_RESTARTS`, then more until the best
+    components have been found twice.
 
     Parameters
     ----------
@@ -146,7 +145,7 @@ def cluster_by_em(
     results: list[tuple[Mixture, float]] = []
     agreement = AGREEMENT * tol * tasks.size.sum()
     while len(results) < n_restarts and not (
-        _times_found(results, agreement) >= MIN_RESTARTS and trust.holds(results[0][0])
+        len(results) >= MIN_RESTARTS and _agree(results, agreement) and trust.holds(results[0][0])
     ):
         seeds = _seed(estimates, tasks.size, n_components, trust.trim, rng)
         mixture = _start_from(tasks, estimates[seeds])
@@ -157,11 +156,11 @@ def cluster_by_em(
     common = np.full(n_components, best.weights @ best.noise_variance)
     level = replace(best, noise_variance=common)
     rival = run_em(tasks, level, max_iter=max_iter, tol=tol, trim=trust.trim)
-    is_other = trust.holds(rival[0]) and not _agree(results[0], rival, agreement)
+    is_other = trust.holds(rival[0]) and not _agree([results[0], rival], agreement)
     return Clustering(
         best,
         np.array([value for _, value in results]),
-        _times_found(results, agreement) > 1,
+        _agree(results, agreement),
         rival=rival[0] if is_other else None,
     )
 
@@ -285,20 +284,16 @@ def _worst_explained(
     return drawn
 
 
-def _times_found(results: list[tuple[Mixture, float]], tolerance: float) -> int:
-    """Count the restarts, best first, that ended where the first did."""
-    return sum(_agree(results[0], other, tolerance) for other in results)
-
-
-def _agree(one: tuple[Mixture, float], other: tuple[Mixture, float], tolerance: float) -> bool:
-    """Whether two ended at the same likelihood and the same components.
+def _agree(results: list[tuple[Mixture, float]], tolerance: float) -> bool:
+    """Whether the first two ended at the same likelihood and the same components.
 
     Likelihoods alone do not tell: two optima may lie closer than the tolerance.
     """
-    if abs(one[1] - other[1]) > tolerance:
+    if len(results) < 2 or abs(results[0][1] - results[1][1]) > tolerance:
         return False
-    apart = coefficient_error(other[0].coef, one[0].coef).max()
-    return bool(apart <= SAME_COMPONENT * np.sqrt(one[0].noise_variance.max()))
+    best, second = results[0][0], results[1][0]
+    apart = coefficient_error(second.coef, best.coef).max()
+    return bool(apart <= SAME_COMPONENT * np.sqrt(best.noise_variance.max()))
 
 
 def _ridge_estimates(
