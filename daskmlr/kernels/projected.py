@@ -17,6 +17,7 @@ from daskmlr.errors import InputError
 from daskmlr.kernels.assignment import Mixture, joint_log_likelihood, posterior
 from daskmlr.kernels.blocks import TaskBlock, rows_of_tasks, segment_matrix
 from daskmlr.kernels.outliers import worst_explained
+from daskmlr.kernels.thin import along
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -155,7 +156,7 @@ def _project(
 ) -> ProjectedTasks:
     """Project all tasks of a block."""
     covariates, targets = (part.astype(np.float64) for part in frame.rows(block))
-    v = covariates @ basis[1:] + basis[0]
+    v = along(covariates, basis)
     n, r, sizes = block.n_tasks, basis.shape[1], block.sizes
     upper = np.triu_indices(r)
     gram = np.empty((n, len(upper[0])))
