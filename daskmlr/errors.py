@@ -27,6 +27,10 @@ class PathExistsError(StoreError, FileExistsError):
     """The output path exists already; nothing was overwritten."""
 
 
+class CheckpointError(StoreError):
+    """What an interrupted run has left cannot be taken up by this one."""
+
+
 class NoSpaceError(StoreError, OSError):
     """The disk has too little room for the output."""
 

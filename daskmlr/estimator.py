@@ -18,6 +18,7 @@ from daskmlr.errors import DaskmlrError, InputError
 from daskmlr.fitting import fit_tasks
 from daskmlr.graph.execute import connect
 from daskmlr.model import ASSIGNED
+from daskmlr.record import checkpointing
 from daskmlr.selection import fit_best
 from daskmlr.stages import FitOptions
 from daskmlr.storage.arrays import write_arrays
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from daskmlr.arguments import Support
     from daskmlr.graph.execute import ClientLike
     from daskmlr.model import Model
+    from daskmlr.storage.checkpoint import Checkpoint
     from daskmlr.uncertainty import Uncertainty
 
 PAIRS = {"all": 0, "split": 2}
@@ -161,6 +163,8 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
         groups: ArrayLike | None = None,
         client: ClientLike = None,
         progress: Callable[[str, int, int], None] | None = None,
+        checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
+        resume: bool = False,
     ) -> MixedLinearRegression:
         """Fit to a task store, or to arrays with the task of each row.
 
@@ -174,18 +178,29 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
             Where to compute, as for `reduce_tasks`.
         progress : callable, optional
             ``progress(stage, done, total)``.
+        checkpoint : path, optional
+            Folder that keeps what each stage and pass has found until the fit is done; needs an
+            int as `random_state`.
+        resume : bool
+            Go on from the checkpoint of an interrupted fit, if any, to the same bits.
 
         Raises
         ------
         InputError
             For data or parameters that cannot be fitted.
+        CheckpointError
+            If the checkpoint is of another store, other parameters or other code; without `resume`,
+            if there is one.
         """
         options = self._options()
         with _scratch() as path:
             tasks = self._tasks(X, y, groups, path)
-            with connect(client, progress) as runner:
+            with (
+                connect(client, progress) as runner,
+                checkpointing(checkpoint, tasks, self.get_params(), resume=resume) as kept,
+            ):
                 fit = fit_best if self.n_components == "auto" else fit_tasks
-                model, diagnosis = fit(tasks, options, runner)
+                model, diagnosis = fit(tasks, options, runner, kept)
                 diagnosis.give_warnings(stacklevel=2)
                 self._take(model)
                 if y is not None:

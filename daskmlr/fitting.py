@@ -14,6 +14,7 @@ from daskmlr.errors import InputError
 from daskmlr.kernels.robust import check_fraction
 from daskmlr.kernels.thin import SubspaceFrame
 from daskmlr.model import Model
+from daskmlr.record import RunRecord
 from daskmlr.spectral import find_subspace
 from daskmlr.storage.tasks import source_of
 from daskmlr.trimming import diagnose_trimming, filter_tasks, trim_tasks
@@ -21,12 +22,20 @@ from daskmlr.widening import widen
 
 if TYPE_CHECKING:
     from daskmlr.graph.execute import Runner
-    from daskmlr.stages import FitOptions, RunRecord
+    from daskmlr.stages import FitOptions
+    from daskmlr.storage.checkpoint import Checkpoint
     from daskmlr.storage.tasks import TaskStore
 
 
-def fit_tasks(tasks: TaskStore, options: FitOptions, runner: Runner) -> tuple[Model, Diagnosis]:
+def fit_tasks(
+    tasks: TaskStore,
+    options: FitOptions,
+    runner: Runner,
+    checkpoint: Checkpoint | None = None,
+) -> tuple[Model, Diagnosis]:
     """Fit the mixture to a store; the diagnosis says what to warn of.
+
+    What stages find is kept in the checkpoint, and taken from it where it is there already.
 
     Raises
     ------
@@ -37,7 +46,7 @@ def fit_tasks(tasks: TaskStore, options: FitOptions, runner: Runner) -> tuple[Mo
     """
     _check_options(tasks, options)
     _check_memory(tasks, options, runner)
-    record = stages.RunRecord()
+    record = RunRecord(checkpoint=checkpoint)
     rng = np.random.default_rng(options.seed)
     spectrum = find_subspace(tasks, options, runner, record, rng)
     if options.robust is not None:

@@ -10,13 +10,14 @@ import numpy as np
 from daskmlr.diagnostics import Diagnosis
 from daskmlr.errors import ComponentWarning, StructureWarning
 from daskmlr.fitting import fit_tasks
+from daskmlr.record import RunRecord
 from daskmlr.spectral import find_subspace
-from daskmlr.stages import RunRecord
 
 if TYPE_CHECKING:
     from daskmlr.graph.execute import Runner
     from daskmlr.model import Model
     from daskmlr.stages import FitOptions
+    from daskmlr.storage.checkpoint import Checkpoint
     from daskmlr.storage.tasks import TaskStore
 
 # More components than this are not tried unasked: each number costs a fit.
@@ -27,7 +28,12 @@ TRIAL_RESTARTS = 4
 Fit = tuple["Model", Diagnosis]
 
 
-def fit_best(tasks: TaskStore, options: FitOptions, runner: Runner) -> Fit:
+def fit_best(
+    tasks: TaskStore,
+    options: FitOptions,
+    runner: Runner,
+    checkpoint: Checkpoint | None = None,
+) -> Fit:
     """Fit with the number of components that has the smallest BIC, each of them with some noise.
 
     k regressions whose mean is taken out span at most k - 1 directions, so the trials begin one
@@ -40,6 +46,8 @@ def fit_best(tasks: TaskStore, options: FitOptions, runner: Runner) -> Fit:
     options : FitOptions
         Its number of components is not used.
     runner : Runner
+    checkpoint : Checkpoint, optional
+        As for `fit_tasks`.
 
     Returns
     -------
@@ -49,24 +57,28 @@ def fit_best(tasks: TaskStore, options: FitOptions, runner: Runner) -> Fit:
     """
     most = min(MOST_COMPONENTS, tasks.n_tasks)
     fits: dict[int, Fit] = {}
-    wanted = [min(_directions(tasks, options, runner) + 1, most)]
+    wanted = [min(_directions(tasks, options, runner, checkpoint) + 1, most)]
     while wanted:
         for k in wanted:
             trial = replace(
                 options, n_components=k, n_restarts=min(TRIAL_RESTARTS, options.n_restarts)
             )
-            fits[k] = fit_tasks(tasks, trial, runner)
+            fits[k] = fit_tasks(tasks, trial, runner, checkpoint)
         best = min(fits, key=lambda k: _preference(fits[k]))
         wanted = _next(best, fits, most)
     if not _facts(fits[best])["restarts_agreed"]:
-        fits[best] = fit_tasks(tasks, replace(options, n_components=best), runner)
+        whole = replace(options, n_components=best)
+        fits[best] = fit_tasks(tasks, whole, runner, checkpoint)
     return _with_evidence(fits, best, most)
 
 
-def _directions(tasks: TaskStore, options: FitOptions, runner: Runner) -> int:
+def _directions(
+    tasks: TaskStore, options: FitOptions, runner: Runner, checkpoint: Checkpoint | None
+) -> int:
     several = replace(options, n_components=min(MOST_COMPONENTS, tasks.n_features + 1))
     rng = np.random.default_rng(options.seed)
-    return find_subspace(tasks, several, runner, RunRecord(), rng).rank
+    record = RunRecord(checkpoint=checkpoint)
+    return find_subspace(tasks, several, runner, record, rng).rank
 
 
 def _next(best: int, fits: dict[int, Fit], most: int) -> list[int]:

@@ -9,7 +9,6 @@ import numpy as np
 from daskmlr import plan
 from daskmlr.diagnostics import Spectrum
 from daskmlr.errors import InputError
-from daskmlr.graph.reduce import reduce_tasks
 from daskmlr.kernels import moments, regression, thin
 from daskmlr.kernels.blocks import Frame
 from daskmlr.kernels.krylov import Krylov, orthonormal
@@ -22,7 +21,8 @@ if TYPE_CHECKING:
 
     from daskmlr.graph.execute import Runner
     from daskmlr.kernels.blocks import Part, TaskBlock
-    from daskmlr.stages import FitOptions, RunRecord
+    from daskmlr.record import RunRecord
+    from daskmlr.stages import FitOptions
     from daskmlr.storage.tasks import TaskStore
 
 # A pooled regression that explains more of the target is worth a second read of the moments.
@@ -130,17 +130,14 @@ def _check_wide(tasks: TaskStore) -> None:
 def _moments(
     tasks: TaskStore, frame: Frame, options: FitOptions, runner: Runner, record: RunRecord
 ) -> moments.Moments:
-    sums: moments.Moments = record.timed(
+    sums: moments.Moments = record.reduce(
         "moments",
-        lambda: reduce_tasks(
-            tasks,
-            _moments_of,
-            moments.combine_moments,
-            args=(frame, *_moment_options(options)),
-            in_place=True,
-            client=runner,
-            name="moments",
-        ),
+        tasks,
+        _moments_of,
+        moments.combine_moments,
+        args=(frame, *_moment_options(options)),
+        runner=runner,
+        in_place=True,
     )
     return sums
 
@@ -168,16 +165,13 @@ def _thin_moments(
     runner: Runner,
     record: RunRecord,
 ) -> thin.ThinMoments:
-    sums: thin.ThinMoments = record.timed(
+    sums: thin.ThinMoments = record.reduce(
         "moments",
-        lambda: reduce_tasks(
-            tasks,
-            _thin_of,
-            thin.combine_thin,
-            args=(frame, directions, null_directions, *_moment_options(options)),
-            client=runner,
-            name="moments",
-        ),
+        tasks,
+        _thin_of,
+        thin.combine_thin,
+        args=(frame, directions, null_directions, *_moment_options(options)),
+        runner=runner,
     )
     return sums
 

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from daskmlr import plan
 from daskmlr.diagnostics import Spectrum, nearest_components
-from daskmlr.graph.reduce import reduce_tasks
+from daskmlr.errors import InputError
 from daskmlr.kernels import clustering, diagnosis, linkage, moments, projected, regression
-from daskmlr.kernels.acceleration import extrapolate
+from daskmlr.kernels.acceleration import Ascent
 from daskmlr.kernels.blocks import Frame, Part
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
     from daskmlr.graph.execute import Runner
     from daskmlr.kernels.assignment import Mixture
     from daskmlr.kernels.blocks import TaskBlock
+    from daskmlr.record import RunRecord
     from daskmlr.storage.tasks import TaskStore
 
 # Projected tasks are kept on the client: this many for each component and in all, in this much
@@ -66,20 +66,6 @@ class FitOptions:
         return replace(self, excluded=excluded)
 
 
-@dataclass
-class RunRecord:
-    """What the stages of one fit did, in order."""
-
-    entries: list[dict[str, Any]] = field(default_factory=list)
-
-    def timed(self, stage: str, function: Callable[[], Any], **facts: Any) -> Any:
-        """Run `function`, and record the stage with its seconds and `facts`."""
-        start = time.perf_counter()
-        result = function()
-        self.entries.append({"stage": stage, "seconds": time.perf_counter() - start, **facts})
-        return result
-
-
 def first_components(
     tasks: TaskStore,
     options: FitOptions,
@@ -90,23 +76,17 @@ def first_components(
 ) -> clustering.Clustering:
     """Cluster the largest tasks in the subspace; the components are in the frame of `spectrum`."""
     positions = _heavy_positions(tasks, options)
-    tasks_in_subspace = record.timed(
+    n_batches = options.n_batches if options.clustering == "linkage" else 0
+    tasks_in_subspace = record.reduce(
         "project",
-        lambda: reduce_tasks(
-            tasks,
-            _project,
-            projected.combine_projected,
-            args=(
-                spectrum.frame,
-                spectrum.basis,
-                positions,
-                options.n_batches if options.clustering == "linkage" else 0,
-            ),
-            client=runner,
-            name="project",
-        ),
-        tasks=len(positions),
+        tasks,
+        _project,
+        projected.combine_projected,
+        args=(spectrum.frame, spectrum.basis, positions, n_batches),
+        runner=runner,
     )
+    record.entries[-1]["tasks"] = len(positions)
+    eigenvalues = np.maximum(spectrum.values, spectrum.edge / 4)
 
     def cluster() -> clustering.Clustering:
         if options.clustering == "linkage":
@@ -114,13 +94,15 @@ def first_components(
         return clustering.cluster_by_em(
             tasks_in_subspace,
             options.n_components,
-            np.maximum(spectrum.values, spectrum.edge / 4),
+            eigenvalues,
             n_restarts=options.n_restarts,
             rng=rng,
             corrupted=options.robust or 0.0,
         )
 
-    found: clustering.Clustering = record.timed("cluster", cluster)
+    # the last stage to draw from `rng`: where it is not run again, nobody misses its draws
+    inputs = (tasks_in_subspace, options, eigenvalues, rng.bit_generator.state)
+    found: clustering.Clustering = record.timed("cluster", cluster, inputs=inputs)
     record.entries[-1]["log_likelihoods"] = found.log_likelihoods.tolist()
     rivals = [found.mixture] if found.rival is None else [found.mixture, found.rival]
     starts = [replace(rival, coef=rival.coef @ spectrum.basis.T) for rival in rivals]
@@ -153,9 +135,7 @@ def refine(
 ) -> tuple[Mixture, regression.ComponentSums, bool]:
     """Repeat assignment and least squares until the log-likelihood gains less than `tol`.
 
-    Every third pass is at an extrapolation of the last two steps; where that overshot, the passes
-    go on from the last step, and only a plain step ends them. Hard labels jump: they take plain
-    steps.
+    Hard labels jump: they take plain steps.
 
     Returns
     -------
@@ -164,24 +144,26 @@ def refine(
         Of all tasks at `mixture`.
     converged : bool
     """
-    before, trail = -np.inf, [mixture]
-    fallback: Mixture | None = None
-    for _ in range(options.max_iter):
-        at = mixture
-        sums = component_sums(tasks, options, spectrum.frame, at, runner, record)
-        gain = sums.log_likelihood - before
-        if fallback is not None and gain < 0:
-            trail, mixture, fallback = [fallback], fallback, None
-            continue
-        if fallback is None and gain < options.tol:
-            return at, sums, True
-        before, fallback = sums.log_likelihood, None
-        mixture = regression.finalise_sums(sums, at, spectrum.standardiser, spectrum.directions)
-        trail.append(mixture)
-        if len(trail) == 3 and options.assign == "soft":
-            fallback, mixture = mixture, extrapolate(trail, spectrum.standardiser)
-            trail = [mixture]
-    return at, sums, False
+
+    def advance(ascent: Ascent) -> Ascent:
+        return ascent.after(
+            component_sums(tasks, options, spectrum.frame, ascent.mixture, runner, record),
+            spectrum.standardiser,
+            spectrum.directions,
+            tol=options.tol,
+            accelerate=options.assign == "soft",
+        )
+
+    end = record.repeat(
+        "ascent",
+        Ascent(mixture),
+        advance,
+        lambda ascent: ascent.converged or ascent.n_passes >= options.max_iter,
+        inputs=(spectrum.frame, spectrum.standardiser, spectrum.directions, options),
+    )
+    if end.at is None or end.sums is None:
+        raise InputError(f"max_iter must be at least 1, got {options.max_iter}")
+    return end.at, end.sums, end.converged
 
 
 def component_sums(
@@ -195,18 +177,15 @@ def component_sums(
     first_block: int = 0,
 ) -> regression.ComponentSums:
     """Assign every task and sum each component's normal equations, in one pass."""
-    sums: regression.ComponentSums = record.timed(
+    sums: regression.ComponentSums = record.reduce(
         "refine",
-        lambda: reduce_tasks(
-            tasks,
-            _sums,
-            regression.combine_sums,
-            args=(frame, at, options.assign, options.part(2)),
-            in_place=True,
-            first_block=first_block,
-            client=runner,
-            name="refine",
-        ),
+        tasks,
+        _sums,
+        regression.combine_sums,
+        args=(frame, at, options.assign, options.part(2)),
+        runner=runner,
+        in_place=True,
+        first_block=first_block,
     )
     record.entries[-1]["log_likelihood"] = sums.log_likelihood
     return sums
@@ -233,25 +212,15 @@ def diagnosis_sums(
     nearest = nearest_components(mixture, spectrum)
     pairs = replace(at, gram=at.gram + at.gram[nearest], mass=at.mass + at.mass[nearest])
     merged = regression.finalise_sums(pairs, mixture, spectrum.standardiser, spectrum.directions)
-    sums: diagnosis.DiagnosisSums = record.timed(
+    part = options.part(2)
+    sums: diagnosis.DiagnosisSums = record.reduce(
         "diagnose",
-        lambda: reduce_tasks(
-            tasks,
-            _diagnosis_of,
-            diagnosis.combine_diagnosis,
-            args=(
-                spectrum.frame,
-                mixture,
-                spectrum.basis,
-                nearest,
-                merged,
-                options.seed,
-                options.part(2),
-            ),
-            first_block=first_block,
-            client=runner,
-            name="diagnose",
-        ),
+        tasks,
+        _diagnosis_of,
+        diagnosis.combine_diagnosis,
+        args=(spectrum.frame, mixture, spectrum.basis, nearest, merged, options.seed, part),
+        runner=runner,
+        first_block=first_block,
     )
     return sums
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from daskmlr.errors import ComponentWarning, DaskmlrWarning
-from daskmlr.graph.reduce import reduce_tasks
 from daskmlr.kernels.assignment import block_log_likelihood, posterior
 from daskmlr.kernels.blocks import Part
 from daskmlr.kernels.outliers import odd_tasks, tail_probability
@@ -18,8 +16,6 @@ from daskmlr.spectral import find_subspace
 from daskmlr.stages import refine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from daskmlr.diagnostics import Diagnosis, Spectrum
@@ -27,7 +23,8 @@ if TYPE_CHECKING:
     from daskmlr.kernels.assignment import Mixture
     from daskmlr.kernels.blocks import Frame, TaskBlock
     from daskmlr.kernels.robust import Extremes
-    from daskmlr.stages import FitOptions, RunRecord
+    from daskmlr.record import RunRecord
+    from daskmlr.stages import FitOptions
     from daskmlr.storage.tasks import TaskStore
 
 # Rounds of filtering, and of finding odd tasks; each is two or three passes.
@@ -65,7 +62,7 @@ def filter_tasks(
     tolerance = TAIL * fraction * math.log(1 / fraction)
     for _ in range(MAX_ROUNDS):
         args = (spectrum.frame, spectrum.basis, most, Part(0, 1, 0, options.excluded))
-        found = record.timed("filter", partial(_extremes, tasks, _score, args, runner, "filter"))
+        found = record.reduce("filter", tasks, _score, combine_extremes, args=args, runner=runner)
         extreme = double_filter(found, fraction, tolerance)
         if len(options.excluded) + len(extreme) > FILTER_FRACTIONS * most:
             extreme = extreme[:0]
@@ -139,21 +136,11 @@ def _odd(
     """Positions of the odd tasks, ascending, at most the fraction."""
     most = math.ceil((options.robust or 0.0) * tasks.n_tasks)
     args = (spectrum.frame, mixture, most)
-    found = record.timed("odd", partial(_extremes, tasks, _oddness, args, runner, "odd"))
+    found = record.reduce("odd", tasks, _oddness, combine_extremes, args=args, runner=runner)
     p_values = np.exp(-found.score)
     odd = odd_tasks(p_values, false_discovery_rate=ODD_RATE, n_tests=tasks.n_tasks)
     record.entries[-1]["left_out"] = int(odd.sum())
     return np.sort(found.position[odd])
-
-
-def _extremes(
-    tasks: TaskStore,
-    score: Callable[..., Extremes],
-    args: tuple[Any, ...],
-    runner: Runner,
-    name: str,
-) -> Extremes:
-    return reduce_tasks(tasks, score, combine_extremes, args=args, client=runner, name=name)
 
 
 def _score(

@@ -20,13 +20,14 @@ from daskmlr.kernels.regression import (
 )
 from daskmlr.kernels.standardise import standardiser_from_gram
 from daskmlr.kernels.thin import direction_names
-from daskmlr.stages import FitOptions, RunRecord
+from daskmlr.record import RunRecord
 from daskmlr.storage.tasks import source_of
 
 if TYPE_CHECKING:
     from daskmlr.graph.execute import Runner
     from daskmlr.kernels.blocks import Frame
     from daskmlr.model import Model
+    from daskmlr.stages import FitOptions
     from daskmlr.storage.tasks import TaskStore
 
 

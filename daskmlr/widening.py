@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from daskmlr.graph.reduce import reduce_tasks
 from daskmlr.kernels.krylov import orthonormal
 from daskmlr.kernels.regression import finalise_sums
 from daskmlr.kernels.standardise import standardiser_from_gram
@@ -29,7 +28,8 @@ if TYPE_CHECKING:
     from daskmlr.kernels.assignment import Mixture
     from daskmlr.kernels.blocks import Frame, Part, TaskBlock
     from daskmlr.kernels.regression import ComponentSums
-    from daskmlr.stages import FitOptions, RunRecord
+    from daskmlr.record import RunRecord
+    from daskmlr.stages import FitOptions
     from daskmlr.storage.tasks import TaskStore
 
 # Examples of each component for each of its coefficients, from which least squares over all
@@ -127,16 +127,13 @@ def _gradients(
     runner: Runner,
     record: RunRecord,
 ) -> NDArray[np.float64]:
-    gradients: NDArray[np.float64] = record.timed(
+    gradients: NDArray[np.float64] = record.reduce(
         "widen",
-        lambda: reduce_tasks(
-            tasks,
-            _gradients_of,
-            np.add,
-            args=(frame, mixture, options.part(2)),
-            client=runner,
-            name="widen",
-        ),
+        tasks,
+        _gradients_of,
+        np.add,
+        args=(frame, mixture, options.part(2)),
+        runner=runner,
     )
     return gradients.T
 

@@ -8,8 +8,10 @@ import pytest
 
 from daskmlr import simulate, stages
 from daskmlr.graph.execute import connect
+from daskmlr.kernels import acceleration
 from daskmlr.kernels.assignment import Mixture
 from daskmlr.kernels.projected import select_largest
+from daskmlr.record import RunRecord
 from daskmlr.spectral import find_subspace
 from daskmlr.synthetic import load_truth
 
@@ -21,7 +23,7 @@ def runner():
 
 
 def refine(tasks, spectrum, start, runner, **options):
-    record = stages.RunRecord()
+    record = RunRecord()
     options = stages.FitOptions(3, **options)
     return (*stages.refine(tasks, options, spectrum, start, runner, record), record)
 
@@ -29,7 +31,7 @@ def refine(tasks, spectrum, start, runner, **options):
 @pytest.fixture(scope="module")
 def spectrum(easy_tasks, runner):
     options, rng = stages.FitOptions(3), np.random.default_rng(0)
-    return find_subspace(easy_tasks, options, runner, stages.RunRecord(), rng)
+    return find_subspace(easy_tasks, options, runner, RunRecord(), rng)
 
 
 @pytest.fixture(scope="module")
@@ -61,14 +63,14 @@ def overlapping(tmp_path_factory, runner):
     )
     truth, _ = load_truth(tasks.path)
     options, rng = stages.FitOptions(3), np.random.default_rng(0)
-    spectrum = find_subspace(tasks, options, runner, stages.RunRecord(), rng)
+    spectrum = find_subspace(tasks, options, runner, RunRecord(), rng)
     coef = spectrum.frame.from_user(truth.coef, truth.intercept)
     return tasks, spectrum, Mixture(0.7 * coef, np.full(3, 2.0), np.full(3, 1 / 3))
 
 
 def test_it_ends_where_plain_steps_end_in_half_the_passes(overlapping, runner):
     found, sums, converged, record = refine(*overlapping, runner, tol=1e-4)
-    with mock.patch.object(stages, "extrapolate", lambda trail, _: trail[2]):
+    with mock.patch.object(acceleration, "extrapolate", lambda trail, _: trail[2]):
         plain, at, _, steps = refine(*overlapping, runner, tol=1e-7, max_iter=1000)
     assert converged
     assert len(record.entries) < len(steps.entries) / 2
@@ -80,7 +82,7 @@ def test_a_step_that_overshot_is_taken_back(overlapping, runner):
     def overshoot(trail, _):
         return replace(trail[2], coef=3 * trail[2].coef)
 
-    with mock.patch.object(stages, "extrapolate", overshoot):
+    with mock.patch.object(acceleration, "extrapolate", overshoot):
         _, sums, converged, record = refine(*overlapping, runner)
     values = [entry["log_likelihood"] for entry in record.entries]
     assert converged
@@ -102,7 +104,7 @@ def test_a_pass_that_gains_less_than_tol_is_the_last(overlapping, runner):
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_all_tasks_choose_among_the_starts(easy_tasks, spectrum, good, bad, runner, order):
     starts = [(good, bad)[i] for i in order]
-    record = stages.RunRecord()
+    record = RunRecord()
     options = stages.FitOptions(3)
     chosen = stages._likeliest(starts, easy_tasks, options, spectrum, runner, record)
     assert len(record.entries) == 4
@@ -110,7 +112,7 @@ def test_all_tasks_choose_among_the_starts(easy_tasks, spectrum, good, bad, runn
 
 
 def test_one_start_costs_no_pass(easy_tasks, spectrum, good, runner):
-    record = stages.RunRecord()
+    record = RunRecord()
     options = stages.FitOptions(3)
     assert stages._likeliest([good], easy_tasks, options, spectrum, runner, record) is good
     assert record.entries == []
@@ -119,7 +121,7 @@ def test_one_start_costs_no_pass(easy_tasks, spectrum, good, runner):
 def test_directions_beyond_k_are_kept_where_they_rise_above_the_edge(easy_tasks, runner):
     """Asked for one of three components, the directions of all are kept."""
     rng = np.random.default_rng(0)
-    found = find_subspace(easy_tasks, stages.FitOptions(1), runner, stages.RunRecord(), rng)
+    found = find_subspace(easy_tasks, stages.FitOptions(1), runner, RunRecord(), rng)
     assert found.rank == 3
     assert found.directions.shape == (5, 3)
 

@@ -48,6 +48,12 @@ class AutoOrNumber(click.ParamType):  # type: ignore[type-arg]
 @click.option("--max-iter", type=click.IntRange(min=1), default=100, show_default=True)
 @click.option("--tol", type=float, default=0.01, show_default=True)
 @click.option("--robust", type=float, metavar="SHARE", help="Most tasks that may be corrupted.")
+@click.option(
+    "--checkpoint",
+    type=EXISTING,
+    help="Folder for what the passes find, until the fit is done. Default: MODEL.checkpoint.",
+)
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint of an interrupted fit.")
 @seed_option
 @scheduler
 @as_json
@@ -57,12 +63,15 @@ def fit(
     n_components: int | Literal["auto"],
     pairs: str,
     seed: int,
+    checkpoint: Path | None,
+    resume: bool,
     scheduler: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Fit the regressions behind STORE and save them as MODEL."""
     from daskmlr.estimator import MixedLinearRegression
+    from daskmlr.record import checkpointing
     from daskmlr.storage.publish import refuse_existing
     from daskmlr.storage.tasks import open_tasks
 
@@ -75,10 +84,14 @@ def fit(
         random_state=seed,
         **options,
     )
-    with progress() as show:
-        estimator.fit(tasks, client=scheduler, progress=show)
-    fitted = estimator.model_
-    fitted.save(model)
+    kept_at = checkpoint or model.with_name(f"{model.name}.checkpoint")
+    with (
+        checkpointing(kept_at, tasks, estimator.get_params(), resume=resume) as kept,
+        progress() as show,
+    ):
+        estimator.fit(tasks, client=scheduler, progress=show, checkpoint=kept)
+        fitted = estimator.model_
+        fitted.save(model)
     print_facts(report.model_facts(fitted), as_json, report.model_tables(fitted))
     if not as_json:
         state = "converged" if fitted.converged else "not converged"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dask
 from dask.callbacks import Callback
 from dask.system import CPU_COUNT
 from dask.utils import parse_timedelta
-from distributed import Client
+from distributed import Client, wait
 from distributed.system import MEMORY_LIMIT
 from distributed.utils import key_split
 
@@ -17,7 +17,7 @@ from daskmlr.errors import InputError
 from daskmlr.graph.leaf import one_blas_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
     from dask.delayed import Delayed
@@ -90,36 +90,49 @@ class Runner:
 
     def compute(self, graph: Delayed, name: str, n_runs: int) -> Any:
         """Compute `graph`, whose `n_runs` leaves have keys that begin with `name`."""
+        ((_, result),) = self.compute_each([graph], name, n_runs)
+        return result
+
+    def compute_each(
+        self, graphs: Sequence[Delayed], name: str, n_runs: int
+    ) -> Iterator[tuple[int, Any]]:
+        """Compute several graphs, and yield each one's number and result when it is ready.
+
+        Their `n_runs` leaves, in all, have keys that begin with `name`. A result is let go on the
+        workers once it was yielded.
+        """
         if self._client is None and (self._scheduler is not None or n_runs == 1):
             with _Count(name, n_runs, self._progress):
-                return dask.compute(graph, scheduler=self._scheduler or "sync")[0]
+                for i, graph in enumerate(graphs):
+                    yield i, dask.compute(graph, scheduler=self._scheduler or "sync")[0]
+            return
         if self._client is None:
             self._client = self._stack.enter_context(_local_client())
             self._local = True
-        return self._compute_on(self._client, graph, name, n_runs)
+        yield from self._compute_on(self._client, graphs, name, n_runs)
 
-    def _compute_on(self, client: Client, graph: Delayed, name: str, n_runs: int) -> Any:
-        if self._progress is None:
-            return client.compute(graph).result()
+    def _compute_on(
+        self, client: Client, graphs: Sequence[Delayed], name: str, n_runs: int
+    ) -> Iterator[tuple[int, Any]]:
         prefix = key_split(f"{name}-0")
-        before = client.run_on_scheduler(_finished, prefix=prefix)
-        future = client.compute(graph)
+        if self._progress is not None:
+            before = client.run_on_scheduler(_finished, prefix=prefix)
+        waiting = dict(enumerate(client.compute(list(graphs))))
         try:
-            while True:
-                done = client.run_on_scheduler(_finished, prefix=prefix) - before
-                self._progress(name, min(done, n_runs), n_runs)
-                try:
-                    result = future.result(timeout=POLL_SECONDS)
-                except TimeoutError:
-                    if future.done():
-                        raise
-                else:
-                    break
+            while waiting:
+                if self._progress is not None:
+                    done = client.run_on_scheduler(_finished, prefix=prefix) - before
+                    self._progress(name, min(done, n_runs), n_runs)
+                with suppress(TimeoutError), client.as_current():
+                    wait(waiting.values(), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")
+                for i in [i for i, future in waiting.items() if future.done()]:
+                    yield i, waiting[i].result()
+                    del waiting[i]
         except BaseException:
-            future.cancel()
+            client.cancel(list(waiting.values()))
             raise
-        self._progress(name, n_runs, n_runs)
-        return result
+        if self._progress is not None:
+            self._progress(name, n_runs, n_runs)
 
 
 def connect(client: ClientLike, progress: Progress | None = None) -> AbstractContextManager[Runner]:

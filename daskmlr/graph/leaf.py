@@ -18,7 +18,7 @@ from daskmlr.storage.chunks import Buffers
 from daskmlr.storage.rows import write_rows_part
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import numpy as np
 
@@ -129,7 +129,7 @@ def reduce_run(run: tuple[int, int], packed: bytes) -> Any:
         return total
 
 
-def combine_sums(packed: bytes, parts: Sequence[Any]) -> Any:
+def combine_sums(packed: bytes, parts: Iterable[Any]) -> Any:
     """Combine the sums of a node of the tree, left to right."""
     _, _, combine, *_ = unpack(packed)
     with one_blas_thread():

@@ -5,8 +5,9 @@ Every pass of daskmlr is one of these; a pass of your own is a function away.
 
 from __future__ import annotations
 
+import math
 import uuid
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from dask import delayed
@@ -27,6 +28,21 @@ if TYPE_CHECKING:
 
 Sum = TypeVar("Sum")
 
+# A pass of more runs, some 16 GiB or more, is long: what it has come to is worth keeping ...
+LONG_PASS = 64
+# ... in at most so many parts.
+MOST_PARTS = 16
+
+
+class Parts(Protocol):
+    """Sums of parts of a pass, by their number; they need not be held in memory."""
+
+    def __contains__(self, part: int) -> bool: ...
+
+    def __getitem__(self, part: int) -> Any: ...
+
+    def __setitem__(self, part: int, value: Any) -> None: ...
+
 
 def reduce_tasks(
     tasks: TaskStore,
@@ -38,6 +54,7 @@ def reduce_tasks(
     first_block: int = 0,
     client: ClientLike = None,
     name: str = "reduce",
+    parts: Parts | None = None,
 ) -> Sum:
     """Sum something over all tasks, in one pass, in memory that does not grow with the store.
 
@@ -63,6 +80,9 @@ def reduce_tasks(
         default the current client if there is one, else a Dask cluster in this process.
     name : str
         What progress bars and the dashboard call the pass.
+    parts : mapping of int to sum, optional
+        Takes the sums of parts of a long pass as they are ready; those that it holds already are
+        not computed. The result is the same.
 
     Returns
     -------
@@ -80,10 +100,20 @@ def reduce_tasks(
     ...     reduce_tasks(tasks, lambda block: block.n_rows, lambda left, right: left + right)
     500
     """
+    result: Sum
     with connect(client) as runner:
         all_runs = plan.runs(tasks, first_block)
-        graph = _reduction(tasks, from_block, combine, args, all_runs, name, in_place=in_place)
-        result: Sum = runner.compute(graph, name, len(all_runs))
+        shared = leaf.pack(tasks, from_block, combine, tuple(args), in_place)
+        if parts is None or len(all_runs) <= LONG_PASS:
+            (root,) = _reduction(shared, all_runs, name, most=1)
+            result = runner.compute(root, name, len(all_runs))
+            return result
+        nodes = _reduction(shared, all_runs, name, most=MOST_PARTS)
+        missing = [i for i in range(len(nodes)) if i not in parts]
+        n_runs = math.ceil(len(all_runs) * len(missing) / len(nodes))
+        for i, part in runner.compute_each([nodes[i] for i in missing], name, n_runs):
+            parts[missing[i]] = part
+        result = _from_parts(shared, parts, range(len(nodes)))
         return result
 
 
@@ -149,7 +179,7 @@ def map_tasks(
     try:
         with connect(client) as runner:
             all_runs = plan.runs(tasks)
-            key, sums, shared = _keys(name, tasks, function, tuple(args))
+            key, sums, shared = _keys(name, leaf.pack(tasks, function, tuple(args)))
             write = delayed(leaf.map_run, pure=False)
             parts = [
                 write(run, part, shared, staging, dask_key_name=(key, part))
@@ -165,38 +195,42 @@ def map_tasks(
 
 
 def _reduction(
-    tasks: TaskStore,
-    from_block: Callable[..., Any],
-    combine: Callable[[Any, Any], Any],
-    args: Sequence[Any],
-    all_runs: Sequence[tuple[int, int]],
-    name: str,
-    *,
-    in_place: bool = False,
-) -> Delayed:
-    """Tree of fixed shape over the runs of the store; what is sent to all travels as one key."""
-    key, sums, shared = _keys(name, tasks, from_block, combine, tuple(args), in_place)
-    leaf_of, node_of = delayed(leaf.reduce_run, pure=False), delayed(leaf.combine_sums, pure=False)
-    level = [leaf_of(run, shared, dask_key_name=(key, i)) for i, run in enumerate(all_runs)]
-    depth = 0
-    while len(level) > 1:
-        level = [
-            node_of(shared, level[i : i + plan.SPLIT_EVERY], dask_key_name=(sums, depth, i))
-            for i in range(0, len(level), plan.SPLIT_EVERY)
-        ]
-        depth += 1
-    return level[0]
-
-
-def _keys(name: str, *shared: Any) -> tuple[str, str, Delayed]:
-    """Key groups of the leaves and of their sums, and what all leaves share, of one pass.
+    shared: bytes, all_runs: Sequence[tuple[int, int]], name: str, *, most: int
+) -> list[Delayed]:
+    """Tree of fixed shape over the runs of the store, up to where it has at most `most` nodes.
 
     The scheduler spreads leaves over all workers only if it takes them for roots of the graph:
     if they are many, in a group of their own, whose dependencies are few. Else it would send
-    them all to the worker that holds what they share.
+    them all to the worker that holds what they share. So that travels as one key.
     """
+    key, sums, packed = _keys(name, shared)
+    leaf_of, node_of = delayed(leaf.reduce_run, pure=False), delayed(leaf.combine_sums, pure=False)
+    level = [leaf_of(run, packed, dask_key_name=(key, i)) for i, run in enumerate(all_runs)]
+    depth = 0
+    while len(level) > most:
+        level = [
+            node_of(packed, level[i : i + plan.SPLIT_EVERY], dask_key_name=(sums, depth, i))
+            for i in range(0, len(level), plan.SPLIT_EVERY)
+        ]
+        depth += 1
+    return level
+
+
+def _from_parts(shared: bytes, parts: Parts, numbers: Sequence[int]) -> Any:
+    """Combine the nodes of a level of the tree as the tree would, few of them in memory."""
+    if len(numbers) == 1:
+        return parts[numbers[0]]
+    width = 1
+    while width * plan.SPLIT_EVERY < len(numbers):
+        width *= plan.SPLIT_EVERY
+    below = (numbers[i : i + width] for i in range(0, len(numbers), width))
+    return leaf.combine_sums(shared, (_from_parts(shared, parts, some) for some in below))
+
+
+def _keys(name: str, shared: bytes) -> tuple[str, str, Delayed]:
+    """Key groups of the leaves and of their sums, and what all leaves share, of one pass."""
     number = uuid.uuid4().hex
-    packed = delayed(leaf.pack(*shared), name=f"{name}-args-{number}")
+    packed = delayed(shared, name=f"{name}-args-{number}")
     return f"{name}-{number}", f"{name}-sum-{number}", packed
 
 

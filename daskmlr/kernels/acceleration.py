@@ -2,23 +2,88 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from daskmlr.kernels.assignment import Mixture
+from daskmlr.kernels.regression import finalise_sums
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from daskmlr.kernels.regression import ComponentSums
     from daskmlr.kernels.standardise import Standardiser
 
 MAX_STEP = 16.0
 # Most that the logarithm of a noise or weight may move beyond the last iterate.
 MAX_LOG_STEP = 2.0
 TINY = np.finfo(float).tiny
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """Where expectation-maximisation has come to, between two passes.
+
+    Attributes
+    ----------
+    mixture : Mixture
+        Of the next pass; that of the last one, once converged.
+    sums : ComponentSums, optional
+        Of the last pass, which was at the mixture `at`.
+    at : Mixture, optional
+    log_likelihood : float
+        Of the last pass that was not an overshoot.
+    trail : tuple of Mixture
+        Plain steps since the last extrapolation.
+    fallback : Mixture, optional
+        The last plain step, if `mixture` is an extrapolation.
+    n_passes : int
+    converged : bool
+    """
+
+    mixture: Mixture
+    sums: ComponentSums | None = None
+    at: Mixture | None = None
+    log_likelihood: float = -np.inf
+    trail: tuple[Mixture, ...] = ()
+    fallback: Mixture | None = None
+    n_passes: int = 0
+    converged: bool = False
+
+    def after(
+        self,
+        sums: ComponentSums,
+        standardiser: Standardiser,
+        directions: NDArray[np.float64],
+        *,
+        tol: float,
+        accelerate: bool,
+    ) -> Ascent:
+        """Return where the pass at `mixture`, whose sums these are, leads.
+
+        Every third pass is at an extrapolation of the last two steps; where that overshot, the
+        passes go on from the last step, and only a plain step ends them.
+        """
+        gain = sums.log_likelihood - self.log_likelihood
+        passed = replace(self, at=self.mixture, sums=sums, n_passes=self.n_passes + 1)
+        if self.fallback is not None and gain < 0:
+            back = self.fallback
+            return replace(passed, mixture=back, trail=(back,), fallback=None)
+        if self.fallback is None and gain < tol:
+            return replace(passed, converged=True)
+        step = finalise_sums(sums, self.mixture, standardiser, directions)
+        trail = (*(self.trail or (self.mixture,)), step)
+        passed = replace(passed, log_likelihood=sums.log_likelihood)
+        if not accelerate:
+            return replace(passed, mixture=step)
+        if len(trail) < 3:
+            return replace(passed, mixture=step, trail=trail, fallback=None)
+        ahead = extrapolate(trail, standardiser)
+        return replace(passed, mixture=ahead, trail=(ahead,), fallback=step)
 
 
 def extrapolate(iterates: Sequence[Mixture], standardiser: Standardiser) -> Mixture:

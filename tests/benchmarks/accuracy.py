@@ -26,8 +26,9 @@ from daskmlr.graph.execute import connect
 from daskmlr.graph.reduce import map_tasks, reduce_tasks
 from daskmlr.kernels.assignment import Mixture
 from daskmlr.kernels.metrics import coefficient_error, label_accuracy, match_components
+from daskmlr.record import RunRecord
 from daskmlr.spectral import find_subspace
-from daskmlr.stages import FitOptions, RunRecord, refine
+from daskmlr.stages import FitOptions, refine
 from daskmlr.synthetic import (
     load_truth,
     make_truth,

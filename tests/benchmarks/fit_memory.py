@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from dask.utils import format_bytes, parse_bytes
 
 from daskmlr import Model, plan, simulate
+from daskmlr.graph import leaf
 from daskmlr.graph.reduce import _reduction
 from daskmlr.kernels.metrics import label_accuracy, match_components
 from daskmlr.synthetic import load_truth
@@ -55,7 +56,7 @@ def make_store(path: Path, gigabytes: float, n_features: int, task_rows: int) ->
 
 def graph_of(tasks: TaskStore) -> dict[str, Any]:
     """Size of the graph of one pass."""
-    graph = _reduction(tasks, len, max, (), plan.runs(tasks), "pass")
+    graph = _reduction(leaf.pack(tasks, len, max, (), False), plan.runs(tasks), "pass", most=1)[0]
     return {
         "graph_tasks": plan.plan_pass(tasks, 0).n_graph_tasks,
         "graph_bytes": format_bytes(len(cloudpickle.dumps(dict(graph.dask)))),

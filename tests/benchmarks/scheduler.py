@@ -27,6 +27,7 @@ from dask.utils import format_bytes
 from distributed import Client, LocalCluster, Worker
 
 from daskmlr import plan
+from daskmlr.graph import leaf
 from daskmlr.graph.execute import connect
 from daskmlr.graph.reduce import _reduction
 
@@ -69,7 +70,8 @@ def timed_pass(client: Client, leaves: int, seconds: float) -> float:
     """Seconds from the graph to its result."""
     store: Any = SleepingStore(leaves, seconds)
     start = time.perf_counter()
-    graph = _reduction(store, number, add, (), [(i, i + 1) for i in range(leaves)], "sleep")
+    shared = leaf.pack(store, number, add, (), False)
+    (graph,) = _reduction(shared, [(i, i + 1) for i in range(leaves)], "sleep", most=1)
     with connect(client) as runner:
         found = runner.compute(graph, "sleep", leaves)
     if found != leaves:
@@ -159,7 +161,8 @@ def run_workers(address: str, n_workers: int) -> None:
 def graph_bytes(leaves: int) -> int:
     """Size of the graph as it travels to the scheduler."""
     store: Any = SleepingStore(leaves, 0.0)
-    graph = _reduction(store, number, add, (), [(i, i + 1) for i in range(leaves)], "sleep")
+    shared = leaf.pack(store, number, add, (), False)
+    (graph,) = _reduction(shared, [(i, i + 1) for i in range(leaves)], "sleep", most=1)
     return len(cloudpickle.dumps(dict(graph.dask)))
 
 

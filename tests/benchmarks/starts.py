@@ -27,8 +27,9 @@ from daskmlr.kernels import clustering
 from daskmlr.kernels.assignment import Mixture
 from daskmlr.kernels.metrics import coefficient_error
 from daskmlr.kernels.projected import run_em
+from daskmlr.record import RunRecord
 from daskmlr.spectral import find_subspace
-from daskmlr.stages import FitOptions, RunRecord, first_components
+from daskmlr.stages import FitOptions, first_components
 from daskmlr.synthetic import load_truth
 from tests.benchmarks.accuracy import CASES, seeds_argument
 

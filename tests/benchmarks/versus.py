@@ -27,6 +27,7 @@ from sklearn.decomposition import IncrementalPCA
 from daskmlr import MixedLinearRegression, stages
 from daskmlr.graph.execute import connect
 from daskmlr.kernels.metrics import subspace_error
+from daskmlr.record import RunRecord
 from daskmlr.spectral import find_subspace
 from daskmlr.synthetic import load_truth, make_truth
 from daskmlr.synthetic.tasks import simulate_arrays
@@ -189,7 +190,7 @@ def beside_estimates(tasks: TaskStore, rounds: int) -> list[Line]:
         def run() -> None:
             with connect("threads") as runner:
                 rng, options = np.random.default_rng(0), stages.FitOptions(K)
-                found = find_subspace(tasks, options, runner, stages.RunRecord(), rng)
+                found = find_subspace(tasks, options, runner, RunRecord(), rng)
             errors["ours"] = subspace_error(found.directions[1:], truth.coef.T)
 
         return clocked(run)

@@ -1,0 +1,202 @@
+"""What the stages of a run did, and what they found, kept so that the run can be resumed."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from daskmlr.errors import InputError
+from daskmlr.graph.reduce import reduce_tasks
+from daskmlr.kernels.acceleration import Ascent
+from daskmlr.kernels.assignment import Mixture
+from daskmlr.kernels.clustering import Clustering
+from daskmlr.kernels.diagnosis import DiagnosisSums
+from daskmlr.kernels.moments import Moments
+from daskmlr.kernels.projected import ProjectedTasks
+from daskmlr.kernels.regression import ComponentSums
+from daskmlr.kernels.robust import Extremes
+from daskmlr.kernels.thin import ThinMoments
+from daskmlr.storage.checkpoint import Checkpoint, key_of, open_checkpoint
+from daskmlr.storage.tasks import source_of
+from daskmlr.versions import code_versions
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from daskmlr.graph.execute import Runner
+    from daskmlr.storage.tasks import TaskStore
+
+    Step = TypeVar("Step")
+
+# What stages return, and so what a checkpoint may hold.
+RESULTS = (
+    Ascent,
+    Clustering,
+    ComponentSums,
+    DiagnosisSums,
+    Extremes,
+    Mixture,
+    Moments,
+    ProjectedTasks,
+    ThinMoments,
+)
+
+
+@contextmanager
+def checkpointing(
+    path: str | os.PathLike[str] | Checkpoint | None,
+    tasks: TaskStore,
+    parameters: Mapping[str, Any],
+    *,
+    resume: bool,
+) -> Iterator[Checkpoint | None]:
+    """Give the checkpoint of a fit; it goes when the block ends well, or the input was at fault.
+
+    Parameters
+    ----------
+    path : path, Checkpoint or None
+        A folder; with `resume`, what an interrupted fit has left there is taken up. A checkpoint
+        that somebody else has opened, and looks after, is passed through.
+    tasks : TaskStore
+    parameters : dict
+        Of the estimator. The fit must be reproducible: ``random_state`` an int.
+    resume : bool
+
+    Raises
+    ------
+    InputError
+        If ``random_state`` is not an int.
+    CheckpointError
+        As `open_checkpoint`: of another store, other parameters, or other code.
+    """
+    if path is None or isinstance(path, Checkpoint):
+        yield path
+        return
+    seed = parameters["random_state"]
+    if not isinstance(seed, int):
+        raise InputError(f"a fit that can be resumed needs an int as random_state, got {seed!r}")
+    identity = {
+        "store": {**source_of(tasks), "facts": key_of("facts", asdict(tasks.facts))},
+        "parameter": {name: _plain(value) for name, value in parameters.items()},
+        "code": code_versions(),
+    }
+    checkpoint = open_checkpoint(path, identity, RESULTS, resume=resume)
+    try:
+        yield checkpoint
+    except InputError:
+        checkpoint.remove()
+        raise
+    checkpoint.remove()
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
+
+
+@dataclass
+class RunRecord:
+    """What the stages of one fit did, in order.
+
+    Attributes
+    ----------
+    entries : list of dict
+        One for each stage or pass: its ``stage``, ``seconds``, and what it says of itself.
+    checkpoint : Checkpoint, optional
+        Where results are kept, and found again.
+    """
+
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    checkpoint: Checkpoint | None = None
+    _repeating: bool = False
+
+    def timed(self, stage: str, function: Callable[[], Any], *, inputs: Sequence[Any]) -> Any:
+        """Run `function`, and record the stage with its seconds.
+
+        What was computed from the same `inputs` before the run was interrupted is not computed
+        again.
+        """
+        return self._once(stage, key_of(stage, *inputs) if self.checkpoint else "", function)
+
+    def reduce(
+        self,
+        stage: str,
+        tasks: TaskStore,
+        from_block: Callable[..., Any],
+        combine: Callable[[Any, Any], Any],
+        *,
+        args: Sequence[Any],
+        runner: Runner,
+        in_place: bool = False,
+        first_block: int = 0,
+    ) -> Any:
+        """`reduce_tasks`, recorded as a stage; a long pass keeps its parts too."""
+        key = key_of(stage, first_block, *args) if self.checkpoint else ""
+        parts = self.checkpoint.parts(key) if self.checkpoint else None
+
+        def function() -> Any:
+            return reduce_tasks(
+                tasks,
+                from_block,
+                combine,
+                args=args,
+                in_place=in_place,
+                first_block=first_block,
+                client=runner,
+                name=stage,
+                parts=parts,
+            )
+
+        return self._once(stage, key, function)
+
+    def repeat(
+        self,
+        stage: str,
+        start: Step,
+        advance: Callable[[Step], Step],
+        ended: Callable[[Step], bool],
+        *,
+        inputs: Sequence[Any],
+    ) -> Step:
+        """Advance until the end, a pass or more at each step; the last step is kept, and it alone.
+
+        Parameters
+        ----------
+        stage : str
+        start : dataclass
+        advance : callable
+            ``advance(step) -> step``; records what it does.
+        ended : callable
+            ``ended(step) -> bool``.
+        inputs : sequence
+            All that the steps depend on.
+        """
+        key = key_of(stage, start, *inputs) if self.checkpoint else ""
+        step, before = start, len(self.entries)
+        kept = self.checkpoint.get(key) if self.checkpoint else None
+        if kept is not None:
+            step = kept["result"]
+            self.entries += kept["entries"]
+        while not ended(step):
+            self._repeating = True
+            try:
+                step = advance(step)
+            finally:
+                self._repeating = False
+            if self.checkpoint:
+                self.checkpoint.keep(key, {"result": step, "entries": self.entries[before:]})
+        return step
+
+    def _once(self, stage: str, key: str, function: Callable[[], Any]) -> Any:
+        kept = self.checkpoint.get(key) if self.checkpoint else None
+        if kept is not None:
+            self.entries += kept["entries"]
+            return kept["result"]
+        start = time.perf_counter()
+        result = function()
+        self.entries.append({"stage": stage, "seconds": time.perf_counter() - start})
+        if self.checkpoint and not self._repeating:
+            self.checkpoint.keep(key, {"result": result, "entries": self.entries[-1:]})
+        return result
