@@ -168,7 +168,7 @@ def key_of(stage: str, *inputs: Any) -> str:
     digest.update(json.dumps(_tree(inputs, arrays)).encode())
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return f"{stage}-{digest.hexdigest()}"
 
 
