@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,8 @@ __all__ = [
     "reduce_tasks",
     "simulate",
 ]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 # Imported on first use, so that the kernels load without Dask and the command answers at once.
 _HOME = {

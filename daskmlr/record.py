@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from daskmlr.storage.tasks import TaskStore
 
     Step = TypeVar("Step")
+
+logger = logging.getLogger(__name__)
 
 # What stages return, and so what a checkpoint may hold.
 RESULTS = (
@@ -96,6 +99,10 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
+def _nothing(_: Any) -> dict[str, Any]:
+    return {}
+
+
 @dataclass
 class RunRecord:
     """What the stages of one fit did, in order.
@@ -112,13 +119,21 @@ class RunRecord:
     checkpoint: Checkpoint | None = None
     _repeating: bool = False
 
-    def timed(self, stage: str, function: Callable[[], Any], *, inputs: Sequence[Any]) -> Any:
-        """Run `function`, and record the stage with its seconds.
+    def timed(
+        self,
+        stage: str,
+        function: Callable[[], Any],
+        *,
+        inputs: Sequence[Any],
+        facts: Callable[[Any], dict[str, Any]] = _nothing,
+    ) -> Any:
+        """Run `function`, and record the stage with its seconds and the `facts` of its result.
 
         What was computed from the same `inputs` before the run was interrupted is not computed
         again.
         """
-        return self._once(stage, key_of(stage, *inputs) if self.checkpoint else "", function)
+        key = key_of(stage, *inputs) if self.checkpoint else ""
+        return self._once(stage, key, function, facts)
 
     def reduce(
         self,
@@ -131,6 +146,7 @@ class RunRecord:
         runner: Runner,
         in_place: bool = False,
         first_block: int = 0,
+        facts: Callable[[Any], dict[str, Any]] = _nothing,
     ) -> Any:
         """`reduce_tasks`, recorded as a stage; a long pass keeps its parts too."""
         key = key_of(stage, first_block, *args) if self.checkpoint else ""
@@ -149,7 +165,7 @@ class RunRecord:
                 parts=parts,
             )
 
-        return self._once(stage, key, function)
+        return self._once(stage, key, function, facts)
 
     def repeat(
         self,
@@ -189,14 +205,23 @@ class RunRecord:
                 self.checkpoint.keep(key, {"result": step, "entries": self.entries[before:]})
         return step
 
-    def _once(self, stage: str, key: str, function: Callable[[], Any]) -> Any:
+    def _once(
+        self,
+        stage: str,
+        key: str,
+        function: Callable[[], Any],
+        facts: Callable[[Any], dict[str, Any]],
+    ) -> Any:
         kept = self.checkpoint.get(key) if self.checkpoint else None
         if kept is not None:
             self.entries += kept["entries"]
+            logger.info("%s was kept", stage, extra={"facts": {"event": "kept", "stage": stage}})
             return kept["result"]
         start = time.perf_counter()
         result = function()
-        self.entries.append({"stage": stage, "seconds": time.perf_counter() - start})
+        entry = {"stage": stage, "seconds": time.perf_counter() - start, **facts(result)}
+        self.entries.append(entry)
+        logger.info("%s done", stage, extra={"facts": {"event": "stage", **entry}})
         if self.checkpoint and not self._repeating:
-            self.checkpoint.keep(key, {"result": result, "entries": self.entries[-1:]})
+            self.checkpoint.keep(key, {"result": result, "entries": [entry]})
         return result

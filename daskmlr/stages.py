@@ -84,8 +84,8 @@ def first_components(
         projected.combine_projected,
         args=(spectrum.frame, spectrum.basis, positions, n_batches),
         runner=runner,
+        facts=lambda _: {"tasks": len(positions)},
     )
-    record.entries[-1]["tasks"] = len(positions)
     eigenvalues = np.maximum(spectrum.values, spectrum.edge / 4)
 
     def cluster() -> clustering.Clustering:
@@ -102,8 +102,12 @@ def first_components(
 
     # the last stage to draw from `rng`: where it is not run again, nobody misses its draws
     inputs = (tasks_in_subspace, options, eigenvalues, rng.bit_generator.state)
-    found: clustering.Clustering = record.timed("cluster", cluster, inputs=inputs)
-    record.entries[-1]["log_likelihoods"] = found.log_likelihoods.tolist()
+    found: clustering.Clustering = record.timed(
+        "cluster",
+        cluster,
+        inputs=inputs,
+        facts=lambda found: {"log_likelihoods": found.log_likelihoods.tolist()},
+    )
     rivals = [found.mixture] if found.rival is None else [found.mixture, found.rival]
     starts = [replace(rival, coef=rival.coef @ spectrum.basis.T) for rival in rivals]
     return replace(found, mixture=_likeliest(starts, tasks, options, spectrum, runner, record))
@@ -186,8 +190,8 @@ def component_sums(
         runner=runner,
         in_place=True,
         first_block=first_block,
+        facts=lambda sums: {"log_likelihood": sums.log_likelihood},
     )
-    record.entries[-1]["log_likelihood"] = sums.log_likelihood
     return sums
 
 

@@ -149,6 +149,25 @@ def test_a_robust_fit_says_how_many_tasks_it_left_out(folder, tmp_path):
     assert "robust bounds the corrupted share and must be between 0 and 0.5, got 0.7" in text
 
 
+def test_a_log_has_a_json_line_for_each_stage_and_pass(folder, tmp_path):
+    log = tmp_path / "run.jsonl"
+    k = ("--n-components", 2, "--scheduler", "sync")
+    fitted = succeed("--log-json", log, "fit", folder / "tasks", tmp_path / "m", *k, "--json")
+    refuse("--log-json", log, "fit", folder / "tasks", tmp_path / "m", *k)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    first = [line for line in lines if line["run"] == lines[0]["run"]]
+    done = [line for line in first if line["event"] == "pass"]
+    passes = [line["pass"] for line in done]
+    assert passes[:2] == ["moments", "project"]
+    assert passes[-1] == "diagnose"
+    assert all(line["bytes"] > 0 and line["seconds"] > 0 for line in done)
+    best = [line["log_likelihood"] for line in first if line.get("stage") == "refine"][-1]
+    assert best == json.loads(fitted.stdout)["log_likelihood"]
+    assert lines[-1]["event"] == "error"
+    assert lines[-1]["kind"] == "PathExistsError"
+    assert lines[-1]["run"] != lines[0]["run"]
+
+
 def test_a_terminal_sees_progress(folder, tmp_path):
     """Under a pseudo-terminal there are bars."""
     command = (

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
+import uuid
 import warnings
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     ProgressFunction = Callable[[str, int, int], None]
+
+logger = logging.getLogger(__name__)
 
 EXISTING = click.Path(exists=False, path_type=Path)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -43,13 +49,56 @@ class Command(click.Group):
         except BrokenPipeError:
             raise  # click ends quietly when nobody reads on
         except (DaskmlrError, OSError) as error:
+            facts = {"event": "error", "kind": type(error).__name__}
+            logger.error("%s", error, extra={"facts": facts})  # noqa: TRY400 - said in one line
             raise click.ClickException(str(error)) from error
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time, run, level, message, and the facts of the event."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._run = uuid.uuid4().hex[:12]
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write one line."""
+        own = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "run": self._run,
+            "level": record.levelname,
+            "message": record.getMessage(),
+        }
+        return json.dumps(own | getattr(record, "facts", {}))
 
 
 @click.group(cls=Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="daskmlr")
-def main() -> None:
+@click.option(
+    "--log-json",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Append a JSON line for each stage and pass to this file.",
+)
+@click.pass_context
+def main(ctx: click.Context, log_json: Path | None) -> None:
     """Mixed linear regression over millions of small tasks."""
+    if log_json is not None:
+        ctx.with_resource(_logging_to(log_json))
+        facts = {"event": "command", "command": ctx.invoked_subcommand}
+        logger.info("daskmlr %s", version("daskmlr"), extra={"facts": facts})
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    ours, handler = logging.getLogger("daskmlr"), logging.FileHandler(path)
+    handler.setFormatter(JsonLines())
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        ours.removeHandler(handler)
+        handler.close()
 
 
 def print_facts(facts: dict[str, Any], as_json: bool, tables: Sequence[Table]) -> None:
@@ -78,6 +127,8 @@ def in_order(order: str, *others: Path) -> Iterator[None]:
 
 def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     """Print a warning as one line."""
+    facts = {"event": "warning", "kind": category.__name__}
+    logger.warning("%s", message, extra={"facts": facts})
     click.echo(f"Warning ({category.__name__}): {message}", err=True)
 
 

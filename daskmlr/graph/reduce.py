@@ -5,8 +5,11 @@ Every pass of daskmlr is one of these; a pass of your own is a function away.
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 import uuid
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -19,12 +22,14 @@ from daskmlr.storage.rows import abandon_rows, finish_rows, start_rows
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from dask.delayed import Delayed
 
     from daskmlr.graph.execute import ClientLike
     from daskmlr.storage.tasks import TaskStore
+
+logger = logging.getLogger(__name__)
 
 Sum = TypeVar("Sum")
 
@@ -101,8 +106,8 @@ def reduce_tasks(
     500
     """
     result: Sum
-    with connect(client) as runner:
-        all_runs = plan.runs(tasks, first_block)
+    all_runs = plan.runs(tasks, first_block)
+    with connect(client) as runner, _logged(name, tasks, all_runs):
         shared = leaf.pack(tasks, from_block, combine, tuple(args), in_place)
         if parts is None or len(all_runs) <= LONG_PASS:
             (root,) = _reduction(shared, all_runs, name, most=1)
@@ -177,8 +182,8 @@ def map_tasks(
         return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     staging = start_rows(out)
     try:
-        with connect(client) as runner:
-            all_runs = plan.runs(tasks)
+        all_runs = plan.runs(tasks)
+        with connect(client) as runner, _logged(name, tasks, all_runs):
             key, sums, shared = _keys(name, leaf.pack(tasks, function, tuple(args)))
             write = delayed(leaf.map_run, pure=False)
             parts = [
@@ -192,6 +197,19 @@ def map_tasks(
         abandon_rows(staging)
         raise
     return None
+
+
+@contextmanager
+def _logged(name: str, tasks: TaskStore, all_runs: Sequence[tuple[int, int]]) -> Iterator[None]:
+    """Log the begin and end of a pass, with its rate if it came to an end."""
+    n_bytes = sum(stop - start for start, stop in all_runs) * plan.block_bytes(tasks)
+    facts = {"pass": name, "store": str(tasks.path), "runs": len(all_runs), "bytes": n_bytes}
+    logger.info("pass %s begins", name, extra={"facts": {"event": "pass begins", **facts}})
+    start = time.perf_counter()
+    yield
+    seconds = time.perf_counter() - start
+    facts |= {"seconds": seconds, "bytes_per_second": n_bytes / seconds}
+    logger.info("pass %s took %.3g s", name, seconds, extra={"facts": {"event": "pass", **facts}})
 
 
 def _reduction(
