@@ -47,8 +47,16 @@ class PlanError(DaskmlrError, MemoryError):
     """A run cannot fit into the memory it was given."""
 
 
+class ClusterError(DaskmlrError, RuntimeError):
+    """A Dask cluster cannot be started, or its processes cannot do what a run needs."""
+
+
 class DaskmlrWarning(UserWarning):
     """Base of every warning that daskmlr gives."""
+
+
+class ClusterWarning(DaskmlrWarning):
+    """The processes of a Dask cluster differ in what may matter."""
 
 
 class ComponentWarning(DaskmlrWarning):

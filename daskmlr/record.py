@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from daskmlr.errors import InputError
+from daskmlr.graph.environment import DECISIVE, environment
 from daskmlr.graph.reduce import reduce_tasks
 from daskmlr.kernels.acceleration import Ascent
 from daskmlr.kernels.assignment import Mixture
@@ -21,7 +22,6 @@ from daskmlr.kernels.robust import Extremes
 from daskmlr.kernels.thin import ThinMoments
 from daskmlr.storage.checkpoint import Checkpoint, key_of, open_checkpoint
 from daskmlr.storage.tasks import source_of
-from daskmlr.versions import code_versions
 
 if TYPE_CHECKING:
     import os
@@ -84,7 +84,7 @@ def checkpointing(
     identity = {
         "store": {**source_of(tasks), "facts": key_of("facts", asdict(tasks.facts))},
         "parameter": {name: _plain(value) for name, value in parameters.items()},
-        "code": code_versions(),
+        "code": {name: environment()[name] for name in DECISIVE},
     }
     checkpoint = open_checkpoint(path, identity, RESULTS, resume=resume)
     try:

@@ -15,6 +15,7 @@ import pytest
 from daskmlr import InputError, MixedLinearRegression, Model, simulate
 from daskmlr.errors import CheckpointError
 from daskmlr.graph import execute, reduce
+from daskmlr.graph.environment import DECISIVE
 from daskmlr.graph.reduce import reduce_tasks
 
 
@@ -185,7 +186,7 @@ def test_a_checkpoint_of_other_data_or_parameters_is_refused(overlapping, easy_t
     with pytest.raises(CheckpointError, match="store n_tasks was 1550 and is 3100"):
         fit(3, easy_tasks)
     with (
-        mock.patch("daskmlr.record.code_versions", return_value={"daskmlr": "9.9"}),
+        mock.patch("daskmlr.record.environment", return_value=dict.fromkeys(DECISIVE, "9.9")),
         pytest.raises(CheckpointError, match=r"code daskmlr was '.*' and is '9\.9'"),
     ):
         fit(3, overlapping)

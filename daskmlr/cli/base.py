@@ -7,11 +7,12 @@ import logging
 import sys
 import uuid
 import warnings
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
+from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 from rich.console import Console
@@ -24,18 +25,125 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from daskmlr.graph.execute import ClientLike
+
     ProgressFunction = Callable[[str, int, int], None]
 
 logger = logging.getLogger(__name__)
+Place: TypeAlias = "AbstractContextManager[ClientLike]"
 
 EXISTING = click.Path(exists=False, path_type=Path)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-scheduler = click.option(
-    "--scheduler",
-    metavar="ADDRESS",
-    help="Address of a Dask scheduler, 'threads' or 'sync'. Default: a cluster in this process.",
-)
 seed_option = click.option("--seed", type=int, default=0, show_default=True)
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]
+    """A time such as ``90s`` or ``2h``, in seconds."""
+
+    name = "TIME"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read what was typed."""
+        from dask.utils import parse_timedelta
+
+        try:
+            seconds = float(parse_timedelta(value))
+        except (KeyError, ValueError):
+            self.fail(f"{value!r} is no time: write a number and a unit, such as 90s", param, ctx)
+        if seconds <= 0:
+            self.fail(f"must be above 0, got {value}", param, ctx)
+        return seconds
+
+
+WHERE = (
+    click.option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Compute on the Dask cluster of this scheduler; or 'threads' or 'sync', without one. "
+        "Default: threads of this process.",
+    ),
+    click.option(
+        "--scheduler-file", type=EXISTING, help="The same, its address read from the file it wrote."
+    ),
+    click.option(
+        "--cluster",
+        type=click.Choice(["local", "slurm", "ssh", "kubernetes", "gateway"]),
+        help="Start a Dask cluster for this command and end it afterwards.",
+    ),
+    click.option("--workers", type=click.IntRange(min=1), help="Worker processes of --cluster."),
+    click.option(
+        "--cluster-options",
+        type=EXISTING,
+        metavar="YAML",
+        help="Keyword arguments of the class that starts it, such as dask_jobqueue.SLURMCluster.",
+    ),
+    click.option(
+        "--wait",
+        type=Duration(),
+        default="10m",
+        show_default=True,
+        help="Longest wait for a scheduler file, or for the first worker of --cluster.",
+    ),
+)
+
+
+def computes(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say where to compute.
+
+    It gets them as one argument, `place`: a context manager whose value `connect` takes.
+    """
+
+    @wraps(command)
+    def with_place(
+        *args: Any,
+        scheduler: str | None,
+        scheduler_file: Path | None,
+        cluster: str | None,
+        workers: int | None,
+        cluster_options: Path | None,
+        wait: float,
+        **kwargs: Any,
+    ) -> None:
+        places = {
+            "--scheduler": scheduler, "--scheduler-file": scheduler_file, "--cluster": cluster
+        }  # fmt: skip
+        given = [name for name, value in places.items() if value is not None]
+        if len(given) > 1:
+            raise click.UsageError(f"{' and '.join(given)} exclude each other: give one")
+        for name, value in {"--workers": workers, "--cluster-options": cluster_options}.items():
+            if cluster is None and value is not None:
+                raise click.UsageError(f"{name} needs --cluster: it says how to start one")
+        command(
+            *args,
+            place=_place(scheduler, scheduler_file, cluster, workers, cluster_options, wait),
+            **kwargs,
+        )
+
+    for option in reversed(WHERE):
+        with_place = option(with_place)
+    return with_place
+
+
+@contextmanager
+def _place(
+    scheduler: str | None,
+    scheduler_file: Path | None,
+    cluster: str | None,
+    workers: int | None,
+    options: Path | None,
+    wait: float,
+) -> Iterator[ClientLike]:
+    from daskmlr.cluster import read_address, start_cluster
+
+    if cluster is not None:
+        with start_cluster(cluster, n_workers=workers, options=options, wait=wait) as client:
+            if sys.stderr.isatty():
+                click.echo(f"Dask's dashboard: {client.dashboard_link}", err=True)
+            yield client
+    else:
+        yield read_address(scheduler_file, wait) if scheduler_file else scheduler
 
 
 class Command(click.Group):

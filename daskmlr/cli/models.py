@@ -11,12 +11,13 @@ import click
 from daskmlr import report
 from daskmlr.cli.base import (
     EXISTING,
+    Place,
     as_json,
+    computes,
     in_order,
     main,
     print_facts,
     progress,
-    scheduler,
     seed_option,
 )
 
@@ -55,7 +56,7 @@ class AutoOrNumber(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint of an interrupted fit.")
 @seed_option
-@scheduler
+@computes
 @as_json
 def fit(
     store: Path,
@@ -65,7 +66,7 @@ def fit(
     seed: int,
     checkpoint: Path | None,
     resume: bool,
-    scheduler: str | None,
+    place: Place,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -87,9 +88,10 @@ def fit(
     kept_at = checkpoint or model.with_name(f"{model.name}.checkpoint")
     with (
         checkpointing(kept_at, tasks, estimator.get_params(), resume=resume) as kept,
+        place as client,
         progress() as show,
     ):
-        estimator.fit(tasks, client=scheduler, progress=show, checkpoint=kept)
+        estimator.fit(tasks, client=client, progress=show, checkpoint=kept)
         fitted = estimator.model_
         fitted.save(model)
     print_facts(report.model_facts(fitted), as_json, report.model_tables(fitted))
@@ -105,9 +107,9 @@ def fit(
 @click.argument("model", type=EXISTING)
 @click.argument("store", type=EXISTING)
 @click.argument("out", type=EXISTING)
-@scheduler
+@computes
 @as_json
-def update(model: Path, store: Path, out: Path, scheduler: str | None, as_json: bool) -> None:
+def update(model: Path, store: Path, out: Path, place: Place, as_json: bool) -> None:
     """Refine MODEL by the new tasks of STORE, without reading its old ones; save as OUT.
 
     Of the store that MODEL was fitted on, the tasks appended since count; of another, all.
@@ -123,10 +125,10 @@ def update(model: Path, store: Path, out: Path, scheduler: str | None, as_json: 
         before, tasks = Model.load(model), open_tasks(store)
     refuse_existing(out)
     options = FitOptions(before.n_components)
-    with progress() as show, connect(scheduler, show) as runner:
+    with place as client, progress() as show, connect(client, show) as runner:
         after, diagnosis = update_model(before, tasks, options, runner)
+        after.save(out)
     diagnosis.give_warnings(stacklevel=1)
-    after.save(out)
     print_facts(report.model_facts(after), as_json, [report.model_table(after)])
     if not as_json:
         click.echo(
@@ -146,19 +148,21 @@ def update(model: Path, store: Path, out: Path, scheduler: str | None, as_json: 
     show_default=True,
     help="Most of the tasks called odd that may be sound (false discovery rate).",
 )
-@scheduler
+@computes
 @as_json
 def assign(
-    model: Path, store: Path, out: Path, odd_rate: float, scheduler: str | None, as_json: bool
+    model: Path, store: Path, out: Path, odd_rate: float, place: Place, as_json: bool
 ) -> None:
     """Label every task of STORE by MODEL; write OUT (.parquet or .zarr)."""
     from daskmlr.graph.execute import connect
     from daskmlr.model import Model
+    from daskmlr.storage.publish import refuse_existing
     from daskmlr.storage.tasks import open_tasks
 
     with in_order("MODEL STORE OUT", store, out):
         fitted, tasks = Model.load(model), open_tasks(store)
-    with progress() as show, connect(scheduler, show) as runner:
+    refuse_existing(out)
+    with place as client, progress() as show, connect(client, show) as runner:
         fitted.assign(tasks, out, client=runner)
     odd = report.odd_facts(out, odd_rate, tasks.n_tasks)
     print_facts({"out": str(out), "tasks": tasks.n_tasks, **odd}, as_json, [])
@@ -182,14 +186,14 @@ def assign(
     show_default=True,
     help="'observed' trusts the model's noise, 'sandwich' does not.",
 )
-@scheduler
+@computes
 @as_json
 def intervals(
     model: Path,
     store: Path,
     level: float,
     kind: Literal["sandwich", "observed"],
-    scheduler: str | None,
+    place: Place,
     as_json: bool,
 ) -> None:
     """Confidence intervals of the parameters of MODEL, from the STORE it was fitted to."""
@@ -201,7 +205,7 @@ def intervals(
     check_level(level)
     with in_order("MODEL STORE", store):
         fitted, tasks = Model.load(model), open_tasks(store)
-    with progress() as show, connect(scheduler, show) as runner:
+    with place as client, progress() as show, connect(client, show) as runner:
         found = fitted.uncertainty(tasks, client=runner)
     facts = report.interval_facts(fitted, found, level=level, kind=kind)
     print_facts(facts, as_json, [] if as_json else [report.interval_table(facts)])

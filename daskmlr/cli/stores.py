@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from daskmlr import report
-from daskmlr.cli.base import EXISTING, as_json, main, print_facts, progress, scheduler, seed_option
+from daskmlr.cli.base import (
+    EXISTING,
+    Place,
+    as_json,
+    computes,
+    main,
+    print_facts,
+    progress,
+    seed_option,
+)
 from daskmlr.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,17 +32,18 @@ blocks = click.option(
 
 @main.command()
 @seed_option
-@scheduler
+@computes
 @as_json
-def demo(seed: int, scheduler: str | None, as_json: bool) -> None:
+def demo(seed: int, place: Place, as_json: bool) -> None:
     """Simulate about 100,000 tasks on disk, fit them, and compare with the truth."""
     from daskmlr.demo import demo_facts, demo_tables, run_demo
     from daskmlr.graph.execute import connect
 
     with (
         tempfile.TemporaryDirectory(prefix="daskmlr-demo-") as folder,
+        place as client,
         progress() as show,
-        connect(scheduler, show) as runner,
+        connect(client, show) as runner,
     ):
         result = run_demo(Path(folder), random_state=seed, runner=runner, progress=show)
     facts = demo_facts(result)

@@ -14,6 +14,7 @@ from distributed.system import MEMORY_LIMIT
 from distributed.utils import key_split
 
 from daskmlr.errors import InputError
+from daskmlr.graph import preflight
 from daskmlr.graph.leaf import one_blas_thread
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from dask.delayed import Delayed
+
+    from daskmlr.storage.tasks import TaskStore
 
     Progress = Callable[[str, int, int], None]
 
@@ -48,6 +51,7 @@ class Runner:
         self._client: Client | None = None
         self._scheduler: str | None = None
         self._local = False
+        self._checked: set[tuple[str, int, str | None]] = set()
 
     def __enter__(self) -> Runner:
         self._stack.enter_context(one_blas_thread())
@@ -87,6 +91,31 @@ class Runner:
             max((worker["nthreads"] for worker in workers), default=1),
             min((worker["memory_limit"] or 0 for worker in workers), default=0),
         )
+
+    def check(self, tasks: TaskStore, staging: str | None = None) -> None:
+        """Check a Dask cluster outside this process before its first pass over these tasks.
+
+        Parameters
+        ----------
+        tasks : TaskStore
+        staging : str, optional
+            Where workers will write parts of an output.
+
+        Raises
+        ------
+        ClusterError
+            If its processes differ from this one, or a worker cannot read the store or write.
+        """
+        client = self._client
+        if client is None or self._local or client.scheduler.address.startswith("inproc://"):
+            return
+        seconds = _patience()
+        if not self._checked:
+            preflight.check_environments(client, seconds)
+        passed = (tasks.path, tasks.n_tasks, staging)
+        if passed not in self._checked:
+            preflight.check_files(client, tasks, staging, seconds)
+            self._checked.add(passed)
 
     def compute(self, graph: Delayed, name: str, n_runs: int) -> Any:
         """Compute `graph`, whose `n_runs` leaves have keys that begin with `name`."""
@@ -168,16 +197,22 @@ def _connect_to(address: str) -> Client:
             f"client must be a distributed.Client, the address of a scheduler (tcp://host:8786), "
             f"'threads' or 'sync', got {address!r}"
         )
-    seconds = parse_timedelta(dask.config.get("distributed.comm.timeouts.connect"))
+    seconds = _patience()
     try:
         return Client(address, timeout=seconds, set_as_default=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError) as error:  # the last two: by TLS
         raise InputError(
             f"no Dask scheduler answers at {address} (tried for {seconds:g} s): check that it is "
             "running (`dask scheduler` prints its address), that the address is of the form "
             "tcp://host:8786, and that this machine reaches the port; or leave it out to compute "
-            "on this machine"
+            "on this machine. One with TLS wants tls://host:8786, and distributed.comm.tls in "
+            f"Dask's configuration to name certificates that it accepts. Dask says: {error}"
         ) from error
+
+
+def _patience() -> float:
+    """Seconds that a scheduler or a worker is given to answer, as Dask is configured."""
+    return float(parse_timedelta(dask.config.get("distributed.comm.timeouts.connect")))
 
 
 def _local_client() -> Client:

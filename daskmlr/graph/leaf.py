@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import os
+import pickle
 import platform
+import socket
 import threading
 from contextlib import contextmanager
 from functools import lru_cache, reduce
@@ -13,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 from threadpoolctl import threadpool_limits
 
-from daskmlr.errors import InputError
+from daskmlr.errors import ClusterError, InputError
+from daskmlr.graph.environment import DECISIVE, differences, environment
 from daskmlr.storage.chunks import Buffers
 from daskmlr.storage.rows import write_rows_part
 
@@ -80,7 +84,7 @@ def pack(*things: Any) -> bytes:
     connection breaks and the run waits for ever. Unpacked inside a graph task, that is an error.
     """
     try:
-        return bytes(cloudpickle.dumps(things))
+        return pickle.dumps(environment()) + bytes(cloudpickle.dumps(things))
     except Exception as error:
         raise InputError(
             f"functions and arguments of a pass must be picklable, to travel to workers: {error}"
@@ -89,9 +93,21 @@ def pack(*things: Any) -> bytes:
 
 @lru_cache(maxsize=8)
 def unpack(packed: bytes) -> Any:
-    """Inverse of `pack`; a process does it once for a pass."""
+    """Inverse of `pack`; a process does it once for a pass.
+
+    Workers that join during a run were not seen by the checks before it: this is theirs.
+    """
+    stream = io.BytesIO(packed)
+    unlike = differences(environment(), pickle.load(stream))  # noqa: S301 - from our own client
+    wrong = [text for name, text in unlike.items() if name in DECISIVE]
+    if wrong:
+        raise ClusterError(
+            f"a worker on {socket.gethostname()} (process {os.getpid()}) does not run what the "
+            f"client runs: {', '.join(wrong)}. Install the same there: results would not be the "
+            "same"
+        )
     try:
-        return cloudpickle.loads(packed)
+        return cloudpickle.load(stream)
     except ImportError as error:
         raise InputError(
             f"a worker cannot import what a pass needs ({error}): install it on the workers, or "

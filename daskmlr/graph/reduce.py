@@ -108,6 +108,7 @@ def reduce_tasks(
     result: Sum
     all_runs = plan.runs(tasks, first_block)
     with connect(client) as runner, _logged(name, tasks, all_runs):
+        runner.check(tasks)
         shared = leaf.pack(tasks, from_block, combine, tuple(args), in_place)
         if parts is None or len(all_runs) <= LONG_PASS:
             (root,) = _reduction(shared, all_runs, name, most=1)
@@ -184,6 +185,7 @@ def map_tasks(
     try:
         all_runs = plan.runs(tasks)
         with connect(client) as runner, _logged(name, tasks, all_runs):
+            runner.check(tasks, staging)
             key, sums, shared = _keys(name, leaf.pack(tasks, function, tuple(args)))
             write = delayed(leaf.map_run, pure=False)
             parts = [

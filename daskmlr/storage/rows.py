@@ -96,6 +96,12 @@ def write_rows_part(staging: str, part: int, batches: Iterable[dict[str, np.ndar
         partial.replace(final)
 
 
+def try_rows_part(staging: str) -> None:
+    """Do what writing a part does to the folder, and leave nothing; an `OSError` if that fails."""
+    with tempfile.TemporaryDirectory(dir=staging) as attempt:
+        Path(attempt, "probe").write_bytes(b"probe")
+
+
 def finish_rows(staging: str, out: str | os.PathLike[str], n_parts: int) -> None:
     """Check that every part is there and like the others, and publish the table.
 
