@@ -121,8 +121,9 @@ def start_cluster(
                 f"pip install 'daskmlr[{of.extra}]'"
             ) from error
         except Exception as error:  # whatever the class makes of its arguments and its hosts
+            cause = _first_cause(error)
             raise ClusterError(
-                f"{of.module}.{of.name} did not start: {type(error).__name__}: {error}"
+                f"{of.module}.{of.name} did not start: {type(cause).__name__}: {cause}"
             ) from error
         _wait_for_a_worker(client, cluster, of, wait)
         yield client
@@ -157,6 +158,10 @@ def read_address(path: str | Path, wait: float) -> str:
                 "--scheduler-file FILE` writes one, where this machine must see it"
             )
         time.sleep(min(POLL_SECONDS, wait / 10))
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    return error if error.__cause__ is None else _first_cause(error.__cause__)
 
 
 def _wait_for_a_worker(client: Client, cluster: Any, of: Kind, wait: float) -> None:

@@ -9,7 +9,7 @@ import dask
 from dask.callbacks import Callback
 from dask.system import CPU_COUNT
 from dask.utils import parse_timedelta
-from distributed import Client, wait
+from distributed import Client, Security, wait
 from distributed.system import MEMORY_LIMIT
 from distributed.utils import key_split
 
@@ -199,8 +199,10 @@ def _connect_to(address: str) -> Client:
         )
     seconds = _patience()
     try:
+        if address.startswith("tls://") and not _has_certificates():
+            raise ValueError("a client without certificates cannot use tls://")  # noqa: TRY301
         return Client(address, timeout=seconds, set_as_default=False)
-    except (OSError, ValueError, TypeError, RuntimeError) as error:  # the last two: by TLS
+    except (OSError, ValueError, RuntimeError) as error:  # the last: Dask wants encryption
         raise InputError(
             f"no Dask scheduler answers at {address} (tried for {seconds:g} s): check that it is "
             "running (`dask scheduler` prints its address), that the address is of the form "
@@ -208,6 +210,11 @@ def _connect_to(address: str) -> Client:
             "on this machine. One with TLS wants tls://host:8786, and distributed.comm.tls in "
             f"Dask's configuration to name certificates that it accepts. Dask says: {error}"
         ) from error
+
+
+def _has_certificates() -> bool:
+    """Whether Dask's configuration names certificates for a client; Dask would fail later."""
+    return Security().get_connection_args("client")["ssl_context"] is not None
 
 
 def _patience() -> float:
