@@ -1,0 +1,69 @@
+"""`deploy/slurm` under real SLURM daemons, two nodes on this host."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from daskmlr import MixedLinearRegression, Model, simulate
+from tests.benchmarks.bitwise import different
+from tests.deploy import slurm as fixture
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+pytestmark = pytest.mark.skipif(bool(fixture.missing), reason=fixture.needs)
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    with fixture.slurm() as environment:
+        commands = Path(sys.executable).parent  # dask, daskmlr
+        yield environment | {
+            "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
+            "DASKMLR_INTERFACE": "lo",
+        }
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shared")
+    tasks = simulate(
+        folder / "tasks",
+        n_components=2,
+        n_features=3,
+        task_groups=[(3000, 6)],
+        random_state=0,
+        block_bytes=40 * 1500,
+    )
+    MixedLinearRegression(2, random_state=0).fit(tasks, client="sync").model_.save(folder / "here")
+    return folder
+
+
+def submit(folder, environment, *arguments):
+    command = ["sbatch", "--parsable", "--cpus-per-task=1", "--mem=1500M", "--time=10",
+               "--output=%j.log", DEPLOY / "slurm" / "fit.sbatch", "tasks", *arguments]  # fmt: skip
+    done = subprocess.run(
+        [*command, "--n-components", "2"],
+        cwd=folder, env=environment, capture_output=True, text=True, check=True, timeout=30,
+    )  # fmt: skip
+    return done.stdout.strip()
+
+
+def test_a_fit_on_two_nodes_is_the_one_made_here(folder, slurm):
+    job = submit(folder, slurm, "there")
+    said = fixture.wait_for_job(job, slurm)
+    log = (folder / f"{job}.log").read_text()
+    assert (said["JobState"], said["ExitCode"], said["NumNodes"]) == ("COMPLETED", "0:0", "2"), log
+    assert "Saved as there" in log
+    assert not different(Model.load(folder / "here"), Model.load(folder / "there"))
+    assert not list(folder.glob(".daskmlr-*")), "the folder with the job's key stays"
+
+
+def test_the_job_ends_with_the_status_of_the_command(folder, slurm):
+    job = submit(folder, slurm, "again", "--robust", "7")
+    said = fixture.wait_for_job(job, slurm)
+    log = (folder / f"{job}.log").read_text()
+    assert (said["JobState"], said["ExitCode"]) == ("FAILED", "1:0"), log
+    assert "robust" in log
+    assert not (folder / "again").exists()
