@@ -110,13 +110,13 @@ def wait_for_job(job, environment, states=("COMPLETED", "FAILED", "CANCELLED", "
 
 def _configuration(folder, n_nodes):
     host = socket.gethostname().split(".")[0]
-    nodes = [NODE.format(i=i, host=host, port=_free_port()) for i in range(1, n_nodes + 1)]
+    nodes = [NODE.format(i=i, host=host, port=free_port()) for i in range(1, n_nodes + 1)]
     return CONFIGURATION.format(
-        folder=folder, host=host, port=_free_port(), nodes="\n".join(nodes), n_nodes=n_nodes
+        folder=folder, host=host, port=free_port(), nodes="\n".join(nodes), n_nodes=n_nodes
     )
 
 
-def _free_port():
+def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
