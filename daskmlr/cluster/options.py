@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask
 import yaml
@@ -11,7 +11,11 @@ from distributed import Security
 
 from daskmlr.errors import InputError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 LOOPBACK = "127.0.0.1:0"
+PARTS = ("cert", "key")
 
 
 def read_options(path: str | Path | None) -> dict[str, Any]:
@@ -43,10 +47,20 @@ def needed(kind: str, n_workers: int | None) -> int:
     return n_workers
 
 
-def encrypted(options: dict[str, Any]) -> dict[str, Any]:
+def encrypted(
+    options: dict[str, Any], credentials: Callable[[], Security] | None = None
+) -> dict[str, Any]:
     """Let a cluster use TLS, unless its options name a protocol or a security of their own.
 
     YAML can hold true, false, or the arguments of `distributed.Security`, for the latter.
+
+    Parameters
+    ----------
+    options : dict
+        Keyword arguments of the class.
+    credentials : callable, optional
+        Gives certificates where neither the options nor Dask's configuration name any; by default
+        new ones in memory.
     """
     options = dict(options)
     asked = options.get("security")
@@ -55,12 +69,22 @@ def encrypted(options: dict[str, Any]) -> dict[str, Any]:
     elif isinstance(asked, dict):
         options["security"] = Security(**asked)
     elif asked is None and "protocol" not in options:
-        options |= {"security": credentials(), "protocol": "tls://"}
+        make = Security if configured() else credentials or Security.temporary
+        options |= {"security": make(), "protocol": "tls://"}
     return options
 
 
-def credentials() -> Security:
-    """Certificates that Dask's configuration names, or else new ones that end with this run."""
-    if dask.config.get("distributed.comm.tls.ca-file"):
-        return Security()
-    return Security.temporary()
+def configured() -> bool:
+    """Whether Dask's configuration names certificates."""
+    return dask.config.get("distributed.comm.tls.ca-file") is not None
+
+
+def as_pem(temporary: Security) -> str:
+    """Write the key and the certificate that all processes of one run share into one text."""
+    return str(temporary.tls_worker_key + temporary.tls_worker_cert)
+
+
+def of_pem(file: str) -> dict[str, Any]:
+    """Return arguments of `distributed.Security` for a file of `as_pem`."""
+    parts = [f"{role}_{part}" for role in ("client", "scheduler", "worker") for part in PARTS]
+    return {"require_encryption": True, **{f"tls_{part}": file for part in ["ca_file", *parts]}}

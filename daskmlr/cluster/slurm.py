@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import tempfile
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask
+from distributed import Security
 
-from daskmlr.cluster.options import LOOPBACK, encrypted, needed
+from daskmlr.cluster.options import LOOPBACK, as_pem, encrypted, needed, of_pem
 from daskmlr.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ LOG_LINES = 3
 TOLD = 4
 
 
-def start_slurm(cls: Any, options: dict[str, Any], n_workers: int | None, _: ExitStack) -> Any:
+def start_slurm(cls: Any, options: dict[str, Any], n_workers: int | None, stack: ExitStack) -> Any:
     """Start a scheduler here, and jobs that bring workers and are replaced when they are lost.
 
     Raises
@@ -34,15 +37,14 @@ def start_slurm(cls: Any, options: dict[str, Any], n_workers: int | None, _: Exi
     """
     number = needed("slurm", n_workers)
     configured = dask.config.get("jobqueue.slurm")
-    options = {
-        # dask-jobqueue writes the workers' key there, for its owner alone, and removes it
-        "shared_temp_directory": configured["shared-temp-directory"] or str(Path.cwd()),
-        **encrypted(options),
-    }
+    shared = options.get("shared_temp_directory") or configured["shared-temp-directory"]
     for_scheduler = options.get("scheduler_options", configured["scheduler-options"])
-    options["scheduler_options"] = {"dashboard_address": LOOPBACK, **(for_scheduler or {})}
     extra = options.get("worker_extra_args", configured["worker-extra-args"])
-    options["worker_extra_args"] = ["--dashboard-address", LOOPBACK, *(extra or [])]
+    options = {
+        **encrypted(options, lambda: _credentials(shared, stack)),
+        "scheduler_options": {"dashboard_address": LOOPBACK, **(for_scheduler or {})},
+        "worker_extra_args": ["--dashboard-address", LOOPBACK, *(extra or [])],
+    }
     cluster = cls(**options)
     try:
         _check_script(cluster.job_script())
@@ -62,6 +64,19 @@ def job_report(cluster: Any) -> tuple[str, bool]:
     told = " ".join(_told(job, known) for job, known in list(zip(jobs, facts, strict=True))[:TOLD])
     more = f" And {len(jobs) - TOLD} more jobs." if len(jobs) > TOLD else ""
     return told + more, all(known.get("JobState") not in HOPEFUL for known in facts)
+
+
+def _credentials(shared: str | None, stack: ExitStack) -> Security:
+    """Keep key and certificate of this run where workers find them and no other user can.
+
+    dask-jobqueue would write them too, and remove them when Python happens to collect its garbage.
+    """
+    parent = os.path.expandvars(shared) if shared else "."
+    folder = Path(parent).expanduser().absolute()
+    made = stack.enter_context(tempfile.TemporaryDirectory(prefix=".daskmlr-tls-", dir=folder))
+    file = Path(made, "credentials.pem")
+    file.write_text(as_pem(Security.temporary()))
+    return Security(**of_pem(str(file)))
 
 
 def _check_script(script: str) -> None:
@@ -94,8 +109,8 @@ def _job_facts(job: str) -> dict[str, str]:
 
 def _told(job: str, facts: dict[str, str]) -> str:
     said = f"Job {job}: {facts['JobState']} ({facts['Reason']})"
-    log = facts.get("StdErr")
-    if log is None:
+    log = facts.get("StdErr", "").replace("%J", job).replace("%j", job)
+    if not log:
         return f"{said}."
     with suppress(OSError), Path(log).open(errors="replace") as file:
         last = " | ".join(line.strip() for line in deque(file, LOG_LINES) if line.strip())

@@ -7,14 +7,14 @@ import uuid
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from daskmlr.cluster.options import LOOPBACK, credentials
+from distributed import Security
+
+from daskmlr.cluster.options import LOOPBACK, as_pem, configured, of_pem
 from daskmlr.errors import ClusterError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import ExitStack
-
-    from distributed import Security
 
 ROLES = ("scheduler_options", "worker_options")
 
@@ -37,17 +37,19 @@ def start_ssh(cls: Any, options: dict[str, Any], n_workers: int | None, stack: E
         )
     given = {role: {"dashboard_address": LOOPBACK, **(options.get(role) or {})} for role in ROLES}
     if not any({"protocol", "security"} & set(of_role) for of_role in given.values()):
-        security = credentials()
         tls: dict[str, Any] = {"protocol": "tls://"}
-        if "\n" in security.tls_ca_file:  # not files, which are on the hosts already
-            tls["security"] = stack.enter_context(_on_hosts(options, security))
+        if configured():  # by files that are on the hosts; Dask tells them its configuration
+            security = Security()
+        else:
+            security = Security.temporary()
+            tls["security"] = stack.enter_context(_on_hosts(options, as_pem(security)))
         options = {"security": security, **options}
         given = {role: {**tls, **of_role} for role, of_role in given.items()}
     return cls(**{**options, **given})
 
 
 @contextmanager
-def _on_hosts(options: dict[str, Any], security: Security) -> Iterator[dict[str, Any]]:
+def _on_hosts(options: dict[str, Any], pem: str) -> Iterator[dict[str, Any]]:
     """Keep key and certificate of this run on each host, readable by the user alone.
 
     Gives the arguments of a `distributed.Security` there. Dask would pass them on a command line,
@@ -55,11 +57,9 @@ def _on_hosts(options: dict[str, Any], security: Security) -> Iterator[dict[str,
     """
     folder = f"/tmp/daskmlr-{uuid.uuid4().hex}"  # noqa: S108 - nobody can guess it, or read in it
     file = f"{folder}/credentials.pem"
-    pem = security.tls_worker_key + security.tls_worker_cert
     _run_on_hosts(options, f"umask 077 && mkdir -p {folder} && cat > {file}", pem)
     try:
-        of_roles = {f"tls_{role}_cert": file for role in ("scheduler", "worker", "client")}
-        yield {"require_encryption": True, "tls_ca_file": file, **of_roles}
+        yield of_pem(file)
     finally:
         with suppress(ClusterError):  # a host may be gone
             _run_on_hosts(options, f"rm -f {file} && rmdir {folder}", "")

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 # the same package for every process, wherever it starts
 SOURCE = str(Path(daskmlr.__file__).parents[1])
-ENVIRONMENT = {**os.environ, "PYTHONPATH": SOURCE}
 
 
 def run_cli(*args: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -26,7 +25,7 @@ def run_cli(*args: object, cwd: Path, **environment: str) -> subprocess.Complete
     return subprocess.run(
         [sys.executable, "-m", "daskmlr", *map(str, args)],
         capture_output=True, text=True, check=False, cwd=cwd,
-        env={**ENVIRONMENT, **environment},
+        env={**os.environ, "PYTHONPATH": SOURCE, **environment},
     )  # fmt: skip
 
 
@@ -49,7 +48,7 @@ def daemon(
         process = subprocess.Popen(
             [str(part) for part in command],
             stdout=file, stderr=subprocess.STDOUT, cwd=log.parent,
-            env={**ENVIRONMENT, **environment},
+            env={**os.environ, "PYTHONPATH": SOURCE, **environment},
         )  # fmt: skip
         try:
             yield process
