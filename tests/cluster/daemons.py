@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -102,3 +103,10 @@ def _found(first: Path | None) -> str:
 def address(scheduler_file: Path) -> str:
     """Return the scheduler's address."""
     return json.loads(scheduler_file.read_text())["address"]
+
+
+def free_port() -> int:
+    """Return a port of the loopback that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.cluster.daemons import daemon, wait_until
+from tests.cluster.daemons import daemon, free_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,11 +86,11 @@ def jobs() -> list[str]:
 def _write_config(folder: Path, n_nodes: int) -> Path:
     host = socket.gethostname().split(".")[0]
     nodes = "".join(
-        NODE.format(name=f"n{i}", host=host, port=_free_port(), cpus=CPUS, megabytes=MEGABYTES)
+        NODE.format(name=f"n{i}", host=host, port=free_port(), cpus=CPUS, megabytes=MEGABYTES)
         for i in range(n_nodes)
     )
     path = folder / "slurm.conf"
-    path.write_text(nodes + CONFIG.format(host=host, port=_free_port(), folder=folder))
+    path.write_text(nodes + CONFIG.format(host=host, port=free_port(), folder=folder))
     return path
 
 
@@ -125,9 +125,3 @@ def _start(folder: Path, n_nodes: int, daemons: ExitStack) -> None:
 def _cancel_all() -> None:
     subprocess.run(["scancel", "--user", "root"], check=False)
     wait_until(lambda: not ask("squeue", "--noheader"), what="the end of all jobs")
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]

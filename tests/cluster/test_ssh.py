@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 from pathlib import Path
 
 import asyncssh
@@ -11,7 +10,7 @@ import yaml
 
 from daskmlr.cluster import start_cluster
 from daskmlr.errors import ClusterError
-from tests.cluster.daemons import SOURCE, daemon, wait_until
+from tests.cluster.daemons import SOURCE, daemon, free_port, wait_until
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin:/usr/bin")
 pytestmark = pytest.mark.skipif(SSHD is None, reason="needs sshd: apt install openssh-server")
@@ -29,12 +28,6 @@ StrictModes no
 PermitRootLogin prohibit-password
 SetEnv PYTHONPATH={source}
 """
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
