@@ -35,6 +35,10 @@ class NoSpaceError(StoreError, OSError):
     """The disk has too little room for the output."""
 
 
+class AccessError(StoreError, OSError):
+    """An object store refused access, or did not answer."""
+
+
 class FeatureMismatchError(InputError):
     """A model was fitted on other features than the data at hand."""
 

@@ -1,0 +1,1 @@
+"""Tests on object stores: real servers, real processes."""
