@@ -78,6 +78,7 @@ class StoreSize:
     n_features: int
     n_rows: int
     itemsize: int
+    blocks_ahead: int
 
     @staticmethod
     def like(tasks: TaskStore, n_bytes: int | None = None) -> StoreSize:
@@ -89,6 +90,7 @@ class StoreSize:
             tasks.n_features,
             max(round(times * tasks.n_rows), 1),
             tasks.itemsize,
+            tasks.blocks_ahead,
         )
 
 

@@ -61,6 +61,10 @@ class StoreShape(Protocol):
     def itemsize(self) -> int:
         """Bytes of one number."""
 
+    @property
+    def blocks_ahead(self) -> int:
+        """Blocks that a thread holds besides, since it asked for them ahead."""
+
 
 def block_bytes(store: StoreShape) -> int:
     """Bytes of one decoded block."""
@@ -93,8 +97,8 @@ class PassPlan:
         Decoded bytes of all blocks.
     bytes_per_thread : int
         Peak memory of one worker thread: a block in use, the one before, one more for its
-        temporaries; pieces; and four sums (two that are combined, what they combine to, and a
-        temporary of its size).
+        temporaries, and those asked for ahead; pieces; and four sums (two that are combined,
+        what they combine to, and a temporary of its size).
     bytes_of_process : int
         What a worker process holds besides: interpreter and libraries, and the finished sums that
         wait for the others of their node, at each level of the tree.
@@ -125,7 +129,9 @@ def plan_pass(store: StoreShape, sum_bytes: int) -> PassPlan:
         n_graph_tasks,
         depth,
         bytes_read=store.n_rows * (store.n_features + 1) * store.itemsize,
-        bytes_per_thread=3 * block_bytes(store) + PIECES_BYTES + 4 * sum_bytes,
+        bytes_per_thread=(3 + store.blocks_ahead) * block_bytes(store)
+        + PIECES_BYTES
+        + 4 * sum_bytes,
         bytes_of_process=PROCESS_BYTES + (SPLIT_EVERY - 1) * depth * sum_bytes,
     )
 

@@ -73,7 +73,7 @@ def test_store_of_another_size(tasks):
 
 
 def test_hundred_terabytes_keep_the_scheduler_s_part_small():
-    size = StoreSize(3_000_000, 64_000, 128, 192_000_000_000, 4)
+    size = StoreSize(3_000_000, 64_000, 128, 192_000_000_000, 4, blocks_ahead=0)
     assert plan.block_bytes(size) * size.n_blocks > 90e12
     assert plan.plan_pass(size, 0).n_graph_tasks < 50_000
 

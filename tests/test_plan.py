@@ -17,6 +17,7 @@ class Shape:
     block_rows: int = 1000
     n_features: int = 9
     itemsize: int = 4
+    blocks_ahead: int = 0
 
     @property
     def n_rows(self):

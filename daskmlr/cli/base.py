@@ -7,7 +7,7 @@ import logging
 import sys
 import uuid
 import warnings
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from functools import wraps
 from importlib.metadata import version
@@ -18,7 +18,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from daskmlr.errors import DaskmlrError, StoreError
+from daskmlr.errors import AccessError, DaskmlrError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 Place: TypeAlias = "AbstractContextManager[ClientLike]"
 
-EXISTING = click.Path(exists=False, path_type=Path)
+# Kept as it is typed: a path, or a URL, in which a path would merge the slashes.
+PATH_OR_URL = click.Path(path_type=str)
+LOCAL_FILE = click.Path(dir_okay=False, path_type=Path)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 seed_option = click.option("--seed", type=int, default=0, show_default=True)
 
@@ -65,7 +67,9 @@ WHERE = (
         "Default: threads of this process.",
     ),
     click.option(
-        "--scheduler-file", type=EXISTING, help="The same, its address read from the file it wrote."
+        "--scheduler-file",
+        type=PATH_OR_URL,
+        help="The same, its address read from the file it wrote.",
     ),
     click.option(
         "--cluster",
@@ -75,7 +79,7 @@ WHERE = (
     click.option("--workers", type=click.IntRange(min=1), help="Worker processes of --cluster."),
     click.option(
         "--cluster-options",
-        type=EXISTING,
+        type=LOCAL_FILE,
         metavar="YAML",
         help="Keyword arguments of the class that starts it, such as dask_jobqueue.SLURMCluster.",
     ),
@@ -184,7 +188,7 @@ class JsonLines(logging.Formatter):
 @click.version_option(package_name="daskmlr")
 @click.option(
     "--log-json",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=LOCAL_FILE,
     help="Append a JSON line for each stage and pass to this file.",
 )
 @click.pass_context
@@ -220,14 +224,16 @@ def print_facts(facts: dict[str, Any], as_json: bool, tables: Sequence[Table]) -
 
 
 @contextmanager
-def in_order(order: str, *others: Path) -> Iterator[None]:
+def in_order(order: str, *others: str) -> Iterator[None]:
     """Where an input is not what it should be, say what lies at the other arguments."""
     from daskmlr.storage.publish import what_is
 
     try:
         yield
     except StoreError as error:
-        there = [f"{path} is a {found}" for path in others if (found := what_is(path))]
+        there: list[str] = []
+        with suppress(AccessError):
+            there += [f"{path} is a {found}" for path in others if (found := what_is(path))]
         if not there:
             raise
         raise StoreError(f"{error}. {', '.join(there)}: the order is {order}") from error

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Literal
 
 import click
 
 from daskmlr import report
 from daskmlr.cli.base import (
-    EXISTING,
+    PATH_OR_URL,
     Place,
     as_json,
     computes,
@@ -35,8 +34,8 @@ class AutoOrNumber(click.ParamType):  # type: ignore[type-arg]
 
 
 @main.command()
-@click.argument("store", type=EXISTING)
-@click.argument("model", type=EXISTING)
+@click.argument("store", type=PATH_OR_URL)
+@click.argument("model", type=PATH_OR_URL)
 @click.option(
     "--n-components", type=AutoOrNumber(), required=True, help="Regressions, k, or 'auto'."
 )
@@ -51,20 +50,20 @@ class AutoOrNumber(click.ParamType):  # type: ignore[type-arg]
 @click.option("--robust", type=float, metavar="SHARE", help="Most tasks that may be corrupted.")
 @click.option(
     "--checkpoint",
-    type=EXISTING,
-    help="Folder for what the passes find, until the fit is done. Default: MODEL.checkpoint.",
+    type=PATH_OR_URL,
+    help="Place for what the passes find, until the fit is done. Default: MODEL.checkpoint.",
 )
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint of an interrupted fit.")
 @seed_option
 @computes
 @as_json
 def fit(
-    store: Path,
-    model: Path,
+    store: str,
+    model: str,
     n_components: int | Literal["auto"],
     pairs: str,
     seed: int,
-    checkpoint: Path | None,
+    checkpoint: str | None,
     resume: bool,
     place: Place,
     as_json: bool,
@@ -85,7 +84,7 @@ def fit(
         random_state=seed,
         **options,
     )
-    kept_at = checkpoint or model.with_name(f"{model.name}.checkpoint")
+    kept_at = checkpoint or f"{model.rstrip('/')}.checkpoint"
     with (
         checkpointing(kept_at, tasks, estimator.get_params(), resume=resume) as kept,
         place as client,
@@ -104,12 +103,12 @@ def fit(
 
 
 @main.command()
-@click.argument("model", type=EXISTING)
-@click.argument("store", type=EXISTING)
-@click.argument("out", type=EXISTING)
+@click.argument("model", type=PATH_OR_URL)
+@click.argument("store", type=PATH_OR_URL)
+@click.argument("out", type=PATH_OR_URL)
 @computes
 @as_json
-def update(model: Path, store: Path, out: Path, place: Place, as_json: bool) -> None:
+def update(model: str, store: str, out: str, place: Place, as_json: bool) -> None:
     """Refine MODEL by the new tasks of STORE, without reading its old ones; save as OUT.
 
     Of the store that MODEL was fitted on, the tasks appended since count; of another, all.
@@ -138,9 +137,9 @@ def update(model: Path, store: Path, out: Path, place: Place, as_json: bool) -> 
 
 
 @main.command()
-@click.argument("model", type=EXISTING)
-@click.argument("store", type=EXISTING)
-@click.argument("out", type=EXISTING)
+@click.argument("model", type=PATH_OR_URL)
+@click.argument("store", type=PATH_OR_URL)
+@click.argument("out", type=PATH_OR_URL)
 @click.option(
     "--odd-rate",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -150,9 +149,7 @@ def update(model: Path, store: Path, out: Path, place: Place, as_json: bool) -> 
 )
 @computes
 @as_json
-def assign(
-    model: Path, store: Path, out: Path, odd_rate: float, place: Place, as_json: bool
-) -> None:
+def assign(model: str, store: str, out: str, odd_rate: float, place: Place, as_json: bool) -> None:
     """Label every task of STORE by MODEL; write OUT (.parquet or .zarr)."""
     from daskmlr.graph.execute import connect
     from daskmlr.model import Model
@@ -176,8 +173,8 @@ def assign(
 
 
 @main.command()
-@click.argument("model", type=EXISTING)
-@click.argument("store", type=EXISTING)
+@click.argument("model", type=PATH_OR_URL)
+@click.argument("store", type=PATH_OR_URL)
 @click.option("--level", type=float, default=0.95, show_default=True)
 @click.option(
     "--kind",
@@ -189,8 +186,8 @@ def assign(
 @computes
 @as_json
 def intervals(
-    model: Path,
-    store: Path,
+    model: str,
+    store: str,
     level: float,
     kind: Literal["sandwich", "observed"],
     place: Place,
@@ -212,17 +209,17 @@ def intervals(
 
 
 @main.command()
-@click.argument("model", type=EXISTING)
+@click.argument("model", type=PATH_OR_URL)
 @click.option("--support", required=True, metavar="FILE", help="Examples of the new tasks.")
 @click.option("--query", required=True, metavar="FILE", help="Rows to predict.")
-@click.argument("out", type=EXISTING)
+@click.argument("out", type=PATH_OR_URL)
 @click.option("--method", type=click.Choice(["bayes", "map"]), default="bayes", show_default=True)
 @as_json
 def predict(
-    model: Path,
+    model: str,
     support: str,
     query: str,
-    out: Path,
+    out: str,
     method: Literal["bayes", "map"],
     as_json: bool,
 ) -> None:

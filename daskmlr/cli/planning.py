@@ -8,10 +8,10 @@ import click
 from dask.utils import parse_bytes
 
 from daskmlr import report
-from daskmlr.cli.base import EXISTING, as_json, main, print_facts
+from daskmlr.cli.base import PATH_OR_URL, as_json, main, print_facts
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    pass
 
 
 class Bytes(click.ParamType):  # type: ignore[type-arg]
@@ -31,7 +31,7 @@ class Bytes(click.ParamType):  # type: ignore[type-arg]
 
 
 @main.command()
-@click.argument("store", type=EXISTING)
+@click.argument("store", type=PATH_OR_URL)
 @click.option("--n-components", type=click.IntRange(min=1), required=True, help="Regressions, k.")
 @click.option("--workers", type=click.IntRange(min=1), required=True, help="Worker processes.")
 @click.option(
@@ -58,7 +58,7 @@ class Bytes(click.ParamType):  # type: ignore[type-arg]
 )
 @as_json
 def plan(
-    store: Path,
+    store: str,
     n_components: int,
     workers: int,
     threads: int,

@@ -11,7 +11,7 @@ import click
 
 from daskmlr import report
 from daskmlr.cli.base import (
-    EXISTING,
+    PATH_OR_URL,
     Place,
     as_json,
     computes,
@@ -58,7 +58,7 @@ def demo(seed: int, place: Place, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("out", type=EXISTING)
+@click.argument("out", type=PATH_OR_URL)
 @click.option("--tasks", "n_tasks", type=click.IntRange(min=1), default=100_000, show_default=True)
 @click.option("--size", default="8", show_default=True, help="Examples of a task: N, or LOW:HIGH.")
 @click.option("--heavy-tasks", type=click.IntRange(min=0), default=0, show_default=True)
@@ -75,7 +75,7 @@ def demo(seed: int, place: Place, as_json: bool) -> None:
 @seed_option
 @as_json
 def simulate(
-    out: Path,
+    out: str,
     n_tasks: int,
     size: str,
     heavy_tasks: int,
@@ -103,7 +103,7 @@ def simulate(
 
 @main.command()
 @click.argument("inputs", nargs=-1, required=True)
-@click.argument("out", type=EXISTING)
+@click.argument("out", type=PATH_OR_URL)
 @click.option("--task", required=True, metavar="COL", help="Column that names the task of a row.")
 @click.option("--target", required=True, metavar="COL", help="Column to predict.")
 @click.option("--features", metavar="A,B,...", help="Default: all other columns.")
@@ -118,7 +118,7 @@ def simulate(
 @as_json
 def ingest(
     inputs: Sequence[str],
-    out: Path,
+    out: str,
     features: str | None,
     categorical: str | None,
     as_json: bool,
@@ -139,10 +139,10 @@ def ingest(
 
 
 @main.command()
-@click.argument("store", type=EXISTING)
+@click.argument("store", type=PATH_OR_URL)
 @click.option("--validate", is_flag=True, help="Read every chunk and check it.")
 @as_json
-def info(store: Path, validate: bool, as_json: bool) -> None:
+def info(store: str, validate: bool, as_json: bool) -> None:
     """Say what STORE holds and how many components its tasks can carry."""
     from daskmlr.storage.tasks import open_tasks
 

@@ -20,6 +20,7 @@ from daskmlr.errors import ClusterError, InputError
 from daskmlr.graph.environment import DECISIVE, differences, environment
 from daskmlr.storage.chunks import Buffers
 from daskmlr.storage.rows import write_rows_part
+from daskmlr.storage.tasks import BLOCKS_AHEAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 
     from daskmlr.kernels.blocks import TaskBlock
     from daskmlr.storage.tasks import TaskStore
-
-# Blocks that the system is told of before they are read.
-TOLD_AHEAD = 4
 
 # glibc's names for two settings, and what it grows them to by itself where nobody sets them.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -119,14 +117,17 @@ def read_run(store: TaskStore, start: int, stop: int) -> Iterator[TaskBlock]:
     """Yield blocks ``start:stop``.
 
     The system is told what comes next, and reads it meanwhile; past the end of a short run too:
-    that is then for another thread, most likely of this machine. A thread that reads ahead was
-    slower than none: what it gains it loses to Python's lock.
+    that is then for another thread, most likely of this machine. A thread that reads ahead on disk
+    was slower than none: what it gains it loses to Python's lock. Blocks of an object store are
+    asked for ahead, those of the run alone: nobody else would get them.
     """
     buffers = Buffers()
-    told = start + 1
+    on_disk = store.blocks_ahead == 0
+    told = start + 1 if on_disk else start
+    last = max(stop, start + BLOCKS_AHEAD) if on_disk else stop - 1
     for index in range(start, stop):
-        while told <= min(index + TOLD_AHEAD, max(stop, start + TOLD_AHEAD)):
-            store.will_need(told)
+        while told <= min(index + BLOCKS_AHEAD, last):
+            store.will_need(told, buffers)
             told += 1
         yield store.read_block(index, buffers)
 

@@ -139,7 +139,7 @@ def map_tasks(
     tasks : TaskStore
     function : callable
         ``function(block, *args) -> {column: array of shape (block.n_tasks, ...)}``; pure.
-    out : path or None
+    out : path, URL or None
         A new folder of Parquet files (``.parquet``) or Zarr group (``.zarr``), in the store's
         order with the task's key as first column, published when it is complete. None returns
         the columns in memory.

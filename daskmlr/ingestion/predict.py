@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from daskmlr.encoding import FeatureEncoding, check_columns, numeric_values
 from daskmlr.errors import FeatureMismatchError, InputError
 from daskmlr.ingestion.columns import INTEGER
 from daskmlr.ingestion.inputs import MISSING, csv_header, file_format, match_files
+from daskmlr.storage.objects import ObjectPrefix
 from daskmlr.storage.publish import no_space_named, refuse_existing
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ def predict_tables(
         CSV or Parquet: the model's task column, the columns of its features, and its target.
     query : path
         CSV or Parquet: the same without the target; other columns are kept as they are.
-    out : path
+    out : path or URL
         A new ``.csv`` or ``.parquet`` file: the rows of the query in their order, with the columns
         ``prediction`` and ``std``, both in target units.
     method : {"bayes", "map"}
@@ -240,9 +242,22 @@ def _same_kind(known: NDArray[Any], wanted: NDArray[Any]) -> tuple[NDArray[Any],
 
 @contextmanager
 def _published(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a hidden file beside `path`; rename it to `path` on success, else remove it."""
+    """Give a hidden file beside `path`; rename it to `path` on success, else remove it.
+
+    For an object store, a temporary file, which becomes the object.
+    """
     target = refuse_existing(path)
-    staging = target.with_name(f".staging-{target.name}")
+    if isinstance(target, ObjectPrefix):
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, target.name)
+            yield file
+            try:
+                target.parent.write_new(target.name, file.read_bytes())
+            except FileExistsError:
+                refuse_existing(path)
+                raise
+        return
+    staging = Path(target.parent, f".staging-{target.name}")
     try:
         with no_space_named(path):
             yield staging

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -16,6 +17,7 @@ from daskmlr.ingestion.engine import Engine, check_space, engine_memory
 from daskmlr.ingestion.inputs import open_inputs
 from daskmlr.ingestion.survey import survey
 from daskmlr.storage import layout
+from daskmlr.storage.location import Folder
 from daskmlr.storage.publish import refuse_existing
 from daskmlr.storage.tasks import open_tasks
 from daskmlr.storage.writing import create_tasks
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from daskmlr.ingestion.columns import Column
     from daskmlr.ingestion.engine import Progress
     from daskmlr.ingestion.survey import Survey
+    from daskmlr.storage.place import Location
     from daskmlr.storage.tasks import TaskStore
     from daskmlr.storage.writing import TaskWriter
 
@@ -69,7 +72,7 @@ def ingest(
     inputs : path, sequence of paths, pandas DataFrame or dask DataFrame
         Parquet or CSV: files, folders (searched through) and globs, in the order given and by
         name within each. CSV has a first line of names.
-    out : path
+    out : path or URL
         Of the new store.
     task : str
         Column that names the task of a row. Whole numbers give int64 ids, anything else strings.
@@ -91,7 +94,8 @@ def ingest(
         Memory that the process may use, such as ``"1GB"``, a data frame that is given not counted.
         By default half of the machine's, or of what its cgroup allows.
     temporary_directory : path, optional
-        Where to sort; by default beside `out`. Of Dask data frames it must be shared by the
+        Where to sort; by default beside `out`, or for a URL where the system keeps temporary
+        files. Of Dask data frames it must be shared by the
         workers.
     progress : bool or callable
         True shows bars on a terminal; a callable is called as ``progress(stage, done, total)``.
@@ -133,7 +137,7 @@ def ingest(
     largest_block = layout.BLOCK_BYTES if block_bytes is None else block_bytes
     reserved = PROCESS_BYTES + BLOCKS_IN_MEMORY * largest_block + BATCHES_IN_MEMORY * BATCH_BYTES
     memory = engine_memory(memory_limit, reserved)
-    folder = target_path.parent if temporary_directory is None else Path(temporary_directory)
+    folder = _scratch_folder(target_path, temporary_directory)
     if not folder.is_dir():
         raise InputError(f"temporary_directory {folder} is not a folder: create it")
     with shown(progress) as show, Engine(folder, target_path.name, memory, show) as engine:
@@ -194,7 +198,7 @@ def _check_parameters(
 
 
 def _check_fits(
-    seen: Survey, out: Path, folder: Path, dtype: np.dtype[Any], block_bytes: int, memory: int
+    seen: Survey, out: Location, folder: Path, dtype: np.dtype[Any], block_bytes: int, memory: int
 ) -> None:
     """Refuse a task larger than a block, and disks with too little room."""
     row_bytes = (len(seen.encoding.feature_names) + 1) * dtype.itemsize
@@ -206,11 +210,20 @@ def _check_fits(
             "check that the task column is the right one"
         )
     sort_bytes = seen.rows_kept * seen.row_bytes
-    needs = [(out.parent, seen.rows_kept * row_bytes, "the store")]
+    needs = []
+    if isinstance(out, Folder):
+        needs.append((out.path.parent, seen.rows_kept * row_bytes, "the store"))
     if 2 * sort_bytes > memory:
         what = f"sorting {seen.rows_kept:,} rows of {seen.row_bytes} bytes"
         needs.append((folder, sort_bytes, what))
     check_space(needs)
+
+
+def _scratch_folder(out: Location, given: str | os.PathLike[str] | None) -> Path:
+    """Where to sort: beside the store, or where the system keeps temporary files."""
+    if given is not None:
+        return Path(given)
+    return out.path.parent if isinstance(out, Folder) else Path(tempfile.gettempdir())
 
 
 class _Rows(NamedTuple):

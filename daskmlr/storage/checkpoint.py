@@ -8,61 +8,66 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import tempfile
 import zipfile
-from contextlib import contextmanager, suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from daskmlr.errors import CheckpointError
-from daskmlr.storage.publish import no_space_named, refuse_existing, what_is
+from daskmlr.errors import AccessError, CheckpointError
+from daskmlr.storage.location import Folder, locate
+from daskmlr.storage.publish import no_space_named, refuse_existing
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
+
+    from daskmlr.storage.place import Location
 
 FORMAT_VERSION = 1
 IDENTITY = "run.json"
 SUFFIX = ".npz"
+# What reading a damaged result raises.
+DAMAGE = (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile)
 # Stands between the key of a pass and the number of a part of it.
 PART = ".part-"
 
 
 class Checkpoint:
-    """A folder of results; made by `open_checkpoint`.
+    """A place of results; made by `open_checkpoint`.
 
     Parameters
     ----------
-    path : Path
+    place : Location
     identity : dict
         What tells the run from others, JSON-able; written with the first result.
     classes : iterable of type
         Dataclasses that results may hold, besides arrays, numbers, strings, lists, tuples, dicts.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any], classes: Iterable[type]):
-        self.path = path
+    def __init__(self, place: Location, identity: Mapping[str, Any], classes: Iterable[type]):
+        self.place = place
         self._identity = identity
         self._classes = {cls.__name__: cls for cls in classes}
 
     def get(self, key: str) -> Any:
         """Return the result of that key; None if there is none, or its file is damaged."""
         try:
-            with (self.path / f"{key}{SUFFIX}").open("rb") as file:
+            with self.place.open(f"{key}{SUFFIX}") as file:
                 return decode(file, self._classes)
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        except DAMAGE:
             return None  # cut short by a crash of the machine: it is computed again
 
     def keep(self, key: str, result: Any) -> None:
         """Save a whole result; parts of passes are of no more use then."""
         self._write(key, result)
-        for part in self.path.glob(f"*{PART}*"):
-            part.unlink(missing_ok=True)
+        for name in self.place.names():
+            if PART in name:
+                self.place.remove(name)
 
     def parts(self, key: str) -> CheckpointParts:
         """Return the parts of the pass of that key."""
@@ -70,17 +75,19 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Remove everything: the run is complete."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        self.place.remove()
 
     def _write(self, key: str, result: Any) -> None:
-        with no_space_named(self.path):
-            if not (self.path / IDENTITY).exists():
-                self.path.mkdir(exist_ok=True)
+        with no_space_named(self.place):
+            if not self.place.exists(IDENTITY):
                 text = json.dumps({"format_version": FORMAT_VERSION, **self._identity}, indent=1)
-                with _replacing(self.path / IDENTITY) as file:
-                    file.write(text.encode())
-            with _replacing(self.path / f"{key}{SUFFIX}") as file:
-                encode(result, file)
+                self.place.write(IDENTITY, text.encode())
+            # a file, since results may be large; beside the others, to be renamed
+            beside = Path(self.place) if isinstance(self.place, Folder) else None
+            with tempfile.TemporaryDirectory(dir=beside, prefix=".") as aside:
+                with Path(aside, "result").open("wb") as file:
+                    encode(result, file)
+                self.place.upload(f"{key}{SUFFIX}", Path(aside, "result"))
 
 
 class CheckpointParts:
@@ -113,8 +120,8 @@ def open_checkpoint(
 
     Parameters
     ----------
-    path : path
-        A folder that does not exist; with `resume`, may be that of a run that was interrupted.
+    path : path or URL
+        Of nothing, or with `resume` of what an interrupted run has left.
     identity : dict of dict
         What tells the run from others: by part (data, parameters, code), what must be equal.
     classes
@@ -128,13 +135,15 @@ def open_checkpoint(
         differences; if `path` is something else.
     """
     identity = json.loads(json.dumps(identity))
-    folder = Path(path)
-    if what_is(folder) is None:
-        refuse_existing(folder)  # its folder must be there
-        return Checkpoint(folder, identity, classes)
+    place = locate(path)
+    if place.is_missing():
+        return Checkpoint(refuse_existing(place), identity, classes)  # its folder must be there
     try:
-        found = json.loads((folder / IDENTITY).read_text())
-    except (OSError, ValueError) as error:
+        found = json.loads(place.read(IDENTITY))
+        found.items()
+    except AccessError:
+        raise
+    except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(
             f"{path} is no checkpoint (it has no readable {IDENTITY}): give another path, or "
             "remove it"
@@ -150,7 +159,7 @@ def open_checkpoint(
             f"the checkpoint {path} is of another run: {'; '.join(differences)}. Resume with what "
             "it was begun with, or remove it to begin again"
         )
-    return Checkpoint(folder, identity, classes)
+    return Checkpoint(place, identity, classes)
 
 
 def key_of(stage: str, *inputs: Any) -> str:
@@ -239,16 +248,3 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any], where: str
         elif before != now:
             said.append(f"{where}{name} was {before!r} and is {now!r}")
     return said
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """Write a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-        partial.replace(path)
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)

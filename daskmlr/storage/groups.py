@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 
-from daskmlr.errors import DamagedStoreError, InputError, StoreError
+from daskmlr.errors import AccessError, DamagedStoreError, InputError, StoreError
 from daskmlr.storage.layout import ATTRIBUTE, codecs
-from daskmlr.storage.publish import publishing
+from daskmlr.storage.location import locate
+from daskmlr.storage.publish import publishing, refuse_unfinished
 
 if TYPE_CHECKING:
     import os
@@ -60,7 +60,7 @@ def save_group(
     if twice:
         raise InputError(f"names of a {kind} must be distinct, and these are taken: {twice}")
     with publishing(path) as staging:
-        group = zarr.create_group(str(staging), zarr_format=3)
+        group = zarr.create_group(staging.zarr_store(), zarr_format=3)
         for name, values in arrays.items():
             array = group.create_array(
                 name,
@@ -84,14 +84,20 @@ def load_group(path: str | os.PathLike[str], *, kind: str, version: int) -> dict
     ------
     StoreError
         If `path` is not such a group, or of another format version.
+    IncompleteStoreError
+        On an object store, if its writer was stopped before it published.
     DamagedStoreError
         If an array is missing or cannot be read.
     """
-    if not Path(path).exists():
+    place = locate(path)
+    if place.is_missing():
         raise StoreError(f"there is no {kind} at {path}")
+    refuse_unfinished(place, kind)
     try:
-        group = zarr.open_group(str(path), mode="r", zarr_format=3)
+        group = zarr.open_group(place.zarr_store(), mode="r", zarr_format=3)
         content = dict(group.attrs).get(ATTRIBUTE)
+    except AccessError:
+        raise
     except Exception as error:
         raise StoreError(f"{path} is not a {kind}: {error}") from error
     found = content.get("kind") if isinstance(content, dict) else None

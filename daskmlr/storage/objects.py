@@ -1,227 +1,183 @@
-"""Object stores: clients by URL, the limits of their retries, what their errors mean.
-
-Credentials are never given here: each process finds its own, in its environment or in the role of
-its machine, by the rules of obstore. Nor do errors repeat what a server said: that may quote keys
-and signatures.
-"""
+"""Objects under a URL, as a location."""
 
 from __future__ import annotations
 
-import errno
+import io
 import os
 import re
-from contextlib import contextmanager
-from datetime import timedelta
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from zarr.storage import ObjectStore
-
-from daskmlr.errors import AccessError, InputError
+from daskmlr.errors import InputError
+from daskmlr.storage.clients import VARIABLES, ZarrObjects, client, requests
+from daskmlr.storage.place import Location
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
-# Requests that end in 5xx, a time-out or a broken connection are sent again: so many times, ...
-RETRIES = 10
-# ... after waits that double from the first of these to the second (and vary by chance), ...
-FIRST_WAIT, LONGEST_WAIT = timedelta(milliseconds=100), timedelta(seconds=15)
-# ... as long as the first attempt was no longer ago than this.
-RETRY_UNTIL = timedelta(minutes=3)
-# A request is lost if it does not connect, brings no byte (also while it sends), or does not end
-# for so long; variables of the environment such as AWS_READ_TIMEOUT go before.
-TIMEOUTS = {"connect_timeout": "5s", "read_timeout": "60s", "timeout": "10m"}
-# What else obstore would take from the environment of itself, had it been given no time-outs.
-_CLIENT_OPTIONS = (
-    *TIMEOUTS,
-    "allow_http",
-    "allow_invalid_certificates",
-    "proxy_ca_certificate",
-    "proxy_excludes",
-    "proxy_url",
-)
-
-# Where obstore looks for credentials, by the scheme of a URL; and what to tell the user.
-_AWS = ("AWS_", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (AWS_REGION, AWS_ENDPOINT_URL)")
-_GOOGLE = ("GOOGLE_", "GOOGLE_APPLICATION_CREDENTIALS")
-_AZURE = ("AZURE_", "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY")
-VARIABLES = {
-    **dict.fromkeys(("s3", "s3a"), _AWS),
-    "gs": _GOOGLE,
-    **dict.fromkeys(("az", "azure", "adl", "abfs", "abfss"), _AZURE),
-}
-
-_STATUS = re.compile(r"status code: (\d{3})")
-_CODE = re.compile(r"<Code>(\w+)</Code>")
-_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist")
-# Where a machine asks for its own role, when the environment names no credentials.
-_ROLE_SERVERS = ("169.254.", "metadata.google.internal", "MissingAccount")
-_WRONG_REGION = ("PermanentRedirect", "AuthorizationHeaderMalformed", "301 Moved Permanently")
-_KIND = re.compile(r"HttpError \{\s*kind: (\w+)")
-_KINDS = {"Timeout": "timed out", "Connect": "no connection"}
+# Of an object that is read in parts, so many bytes at least come at a time.
+RANGE_BYTES = 1 << 20
 
 
-def client(url: str) -> Any:
-    """Return obstore's client of a checked URL: one in a process, until its environment changes.
+class ObjectPrefix(Location):
+    """Objects whose keys begin alike, in a bucket."""
 
-    Raises
-    ------
-    InputError
-        If obstore is not installed.
-    AccessError
-        If the environment lacks what the URL needs.
-    """
-    prefix = VARIABLES[url.partition("://")[0]][0]
-    settings = {k: v for k, v in os.environ.items() if k.startswith(prefix)}
-    options = {
-        option: settings[variable]
-        for option in _CLIENT_OPTIONS
-        if (variable := f"{prefix}{option.upper()}") in settings
-    }
-    return _client(url, hash(frozenset(settings.items())), tuple(options.items()))
+    def __init__(self, url: str):
+        super().__init__(url)
 
+    @classmethod
+    def _of(cls, root: str) -> ObjectPrefix:
+        return ObjectPrefix(root)
 
-def _library(url: str) -> Any:
-    try:
-        import obstore
-        import obstore.exceptions
-        import obstore.store
-    except ImportError as error:
-        raise InputError(
-            f"{url} needs obstore, which reads and writes object stores: pip install "
-            "'daskmlr[objects]'"
-        ) from error
-    return obstore
+    @property
+    def in_bucket(self) -> bool:
+        """Whether it is below a bucket, not the bucket itself."""
+        return self._root.count("/") > 2
 
+    @property
+    def client(self) -> Any:
+        """Client of obstore; keys are relative to the prefix."""
+        return client(self._root)
 
-@lru_cache(maxsize=64)
-def _client(
-    url: str,
-    settings: int,  # noqa: ARG001 - keys the cache
-    options: tuple[tuple[str, str], ...],
-) -> Any:
-    library = _library(url)
-    backoff = {"init_backoff": FIRST_WAIT, "max_backoff": LONGEST_WAIT, "base": 2}
-    with requests(url):
-        return library.store.from_url(
-            url,
-            client_options=TIMEOUTS | dict(options),
-            retry_config={
-                "max_retries": RETRIES,
-                "backoff": backoff,
-                "retry_timeout": RETRY_UNTIL,
-            },
-        )
+    def view(self, name: str) -> memoryview:
+        """GET an object."""
+        with requests(f"{self}/{name}") as library:
+            return memoryview(library.get(self.client, name).bytes())
 
-
-@contextmanager
-def requests(url: str) -> Iterator[Any]:
-    """Give obstore; say what its errors mean for the user, and nothing that may be secret.
-
-    Raises
-    ------
-    InputError
-        If obstore is not installed.
-    FileNotFoundError
-        If there is no such object, in a bucket that exists as far as is known.
-    FileExistsError
-        Of a write on conditions that do not hold.
-    AccessError
-        For a bucket that does not exist, credentials that are missing or refused, and a server
-        that did not answer.
-    """
-    library = _library(url)
-    errors = library.exceptions
-    try:
-        yield library
-    except (errors.AlreadyExistsError, errors.PreconditionError):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), url) from None
-    except FileNotFoundError as error:
-        if any(words in str(error) for words in _NO_BUCKET):
-            raise AccessError(_meaning(url, str(error))) from None
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url) from None
-    except errors.BaseError as error:
-        raise AccessError(_meaning(url, str(error))) from None
-
-
-def _meaning(url: str, said: str) -> str:
-    scheme, _, rest = url.partition("://")
-    variables = VARIABLES[scheme][1]
-    status, code = _STATUS.search(said), _CODE.search(said)
-    answer = " ".join(match.group(1) for match in (status, code) if match)
-    if any(words in said for words in _NO_BUCKET):
-        return f"{url} cannot be used: there is no bucket {rest.partition('/')[0]!r}: create it"
-    if any(words in said for words in _ROLE_SERVERS):
-        return (
-            f"no credentials for {url} were found: set {variables} where this process runs, and "
-            "for all workers, or give the machines a role that may use it"
-        )
-    if any(words in said for words in _WRONG_REGION):
-        return f"{url} lies in another region ({answer}): set AWS_REGION"
-    if status and status.group(1) in ("401", "403"):
-        return (
-            f"access to {url} was refused ({answer}): check {variables} where this process runs, "
-            "and that they may read and write there"
-        )
-    if "BadScheme" in said:
-        allow = f"{VARIABLES[scheme][0]}ALLOW_HTTP=true"
-        return f"the endpoint of {url} is plain http: set {allow} if that is meant"
-    kind = _KIND.search(said)
-    broken = _KINDS.get(kind.group(1) if kind else "", "request failed")
-    return (
-        f"{url} gives no answer ({answer or broken}; asked up to {RETRIES + 1} times): check the "
-        "network and the endpoint, and try again"
-    )
-
-
-class ZarrObjects(ObjectStore):  # type: ignore[misc]
-    """Zarr's view of a URL: every object is written by one PUT, and errors are ours."""
-
-    def __init__(self, store: Any, url: str, *, read_only: bool = False):
-        super().__init__(store, read_only=read_only)
-        self.url = url
-
-    def __str__(self) -> str:
-        return self.url
-
-    def with_read_only(self, read_only: bool = False) -> ZarrObjects:
-        """Return the same, to read only or to write."""
-        return type(self)(self.store, self.url, read_only=read_only)
-
-    async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:
-        """Read an object; None if there is none."""
-        with requests(self.url):
-            return await super().get(key, *args, **kwargs)
-
-    async def set(self, key: str, value: Any) -> None:
-        """Write an object."""
-        self._check_writable()
-        with requests(self.url) as library:
-            await library.put_async(self.store, key, value.as_buffer_like(), use_multipart=False)
-
-    async def exists(self, key: str) -> bool:
-        """Whether there is such an object."""
-        with requests(self.url):
-            return bool(await super().exists(key))
-
-    async def delete(self, key: str) -> None:
-        """Remove an object."""
-        with requests(self.url):
-            await super().delete(key)
-
-    async def getsize(self, key: str) -> int:
+    def size(self, name: str) -> int:
         """Bytes of an object."""
-        with requests(self.url):
-            return int(await super().getsize(key))
+        return int(self._head(name)["size"])
 
-    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
-        """Keys that begin so."""
-        with requests(self.url):
-            async for key in super().list_prefix(prefix):
-                yield key
+    def range(self, name: str, start: int, stop: int) -> memoryview:
+        """GET some bytes of an object."""
+        with requests(f"{self}/{name}") as library:
+            return memoryview(library.get_range(self.client, name, start=start, end=stop))
 
-    async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        """Names below a prefix."""
-        with requests(self.url):
-            async for name in super().list_dir(prefix):
-                yield name
+    def open(self, name: str) -> BinaryIO:
+        """GET ranges of an object, as they are read."""
+        return io.BufferedReader(_Ranges(self, name), RANGE_BYTES)
+
+    def write(self, name: str, data: bytes) -> None:
+        """PUT an object."""
+        self._put(name, data, "overwrite")
+
+    def write_new(self, name: str, data: bytes) -> None:
+        """PUT an object that must not be there."""
+        self._put_if(name, data, "create")
+
+    def replace(self, name: str, data: bytes, version: tuple[Any, ...]) -> None:
+        """PUT an object in place of the one of that `version`; FileExistsError if it is another."""
+        tags = zip(("e_tag", "version"), version, strict=True)
+        self._put_if(name, data, {kind: tag for kind, tag in tags if tag is not None})
+
+    def upload(self, name: str, file: Path) -> None:
+        """PUT a file, in parts if it is large; they become an object at the end."""
+        with requests(f"{self}/{name}") as library:
+            library.put(self.client, name, file)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such an object."""
+        try:
+            self.version(name)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def version(self, name: str) -> tuple[Any, ...]:
+        """Return the server's tags of an object."""
+        found = self._head(name)
+        return found["e_tag"], found["version"]
+
+    def names(self) -> list[str]:
+        """Names up to the next ``/``; of all objects, since a server may list empty folders too."""
+        with requests(str(self)) as library:
+            pages = list(library.list(self.client))
+        return sorted({each["path"].partition("/")[0] for page in pages for each in page})
+
+    def is_empty(self) -> bool:
+        """Ask for the first object."""
+        with requests(str(self)) as library:
+            return not any(page for page in library.list(self.client, chunk_size=1))
+
+    def is_missing(self) -> bool:
+        """Whether there is no object; a URL has no empty folders."""
+        return self.is_empty()
+
+    def remove(self, name: str | None = None) -> None:
+        """Delete an object, or all of them."""
+        with requests(str(self)) as library:
+            if name is None:
+                for found in library.list(self.client):
+                    library.delete(self.client, [each["path"] for each in found])
+            elif self.exists(name):
+                library.delete(self.client, name)
+
+    def zarr_store(self) -> Any:
+        """Return Zarr's store of the objects."""
+        return ZarrObjects(self.client, str(self))
+
+    def _head(self, name: str) -> Any:
+        with requests(f"{self}/{name}") as library:
+            return library.head(self.client, name)
+
+    def _put(self, name: str, data: bytes, mode: Any) -> None:
+        with requests(f"{self}/{name}") as library:
+            library.put(self.client, name, data, mode=mode, use_multipart=False)
+
+    def _put_if(self, name: str, data: bytes, mode: Any) -> None:
+        try:
+            self._put(name, data, mode)
+        except FileExistsError as error:
+            with suppress(FileNotFoundError):  # another's, and gone again
+                if self.read(name) == data:
+                    return
+            raise error from None
+
+
+class _Ranges(io.RawIOBase):
+    """An object as a file."""
+
+    def __init__(self, place: ObjectPrefix, name: str):
+        super().__init__()
+        self._place, self._name = place, name
+        self._size, self._at = place.size(name), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at = start + offset
+        return self._at
+
+    def readinto(self, into: Any) -> int:
+        stop = min(self._at + len(into), self._size)
+        if stop <= self._at:
+            return 0
+        into[: stop - self._at] = self._place.range(self._name, self._at, stop)
+        n_read, self._at = stop - self._at, stop
+        return n_read
+
+
+def checked_url(url: str) -> str:
+    """Return a URL without a trailing slash."""
+    scheme, _, rest = url.partition("://")
+    bucket, _, key = rest.partition("/")
+    shown = re.sub(r"\?.*", "?***", re.sub(r"://.*@", "://***@", url))
+    if scheme not in VARIABLES:
+        raise InputError(
+            f"{shown} is of no kind that is known: give a path, or a URL that begins with one of "
+            f"{', '.join(f'{known}://' for known in VARIABLES)}, file://"
+        )
+    if ":" in bucket or "?" in rest or ("@" in bucket and not scheme.startswith("abfs")):
+        raise InputError(
+            f"{shown} holds a password or a signature: leave it out, and give credentials in "
+            "environment variables, where every process finds its own"
+        )
+    key = key.rstrip("/")
+    if not bucket or any(part in ("", ".", "..") for part in key.split("/") if key):
+        raise InputError(f"{url} must name a bucket and a path, as in {scheme}://bucket/path")
+    return f"{scheme}://{bucket}/{key}".rstrip("/")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,16 +14,26 @@ import zarr
 
 from daskmlr.errors import InputError, StoreError
 from daskmlr.storage.layout import ATTRIBUTE, codecs
+from daskmlr.storage.location import locate
+from daskmlr.storage.objects import ObjectPrefix
 from daskmlr.storage.publish import (
+    MANIFEST,
+    Unpublished,
+    claim,
+    give_up,
     no_space_named,
     publishing,
     refuse_existing,
+    refuse_unfinished,
+    release,
     staging_folder,
 )
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator
+
+    from daskmlr.storage.place import Location
 
 KIND = "daskmlr-rows"
 FORMAT_VERSION = 1
@@ -32,10 +42,12 @@ SUFFIXES = (".parquet", ".zarr")
 ZARR_CHUNK = 1 << 18
 # ... this; `finish_rows` takes about five times as much, however long the table.
 ZARR_BYTES = 64 << 20
+# Below a Zarr group on an object store: parts that are still to be made its arrays.
+PARTS = "_parts"
 
 
 def start_rows(out: str | os.PathLike[str]) -> str:
-    """Make the hidden folder that the parts go to.
+    """Make the hidden folder that the parts go to; on an object store, claim `out`.
 
     Raises
     ------
@@ -50,7 +62,10 @@ def start_rows(out: str | os.PathLike[str]) -> str:
             f"the output must end in .parquet or .zarr, got {out}: a folder of Parquet files, or a "
             "Zarr group"
         )
-    return str(staging_folder(target))
+    if not isinstance(target, ObjectPrefix):
+        return str(staging_folder(Path(target)))
+    claim(target)
+    return str(target.join(PARTS) if target.suffix == ".zarr" else target)
 
 
 def write_rows_part(staging: str, part: int, batches: Iterable[dict[str, np.ndarray]]) -> None:
@@ -72,14 +87,15 @@ def write_rows_part(staging: str, part: int, batches: Iterable[dict[str, np.ndar
         If the columns or their types change from batch to batch, or two have one name.
     NoSpaceError
     """
-    final = _part(Path(staging), part)
+    place, name = locate(staging), _part(part)
+    beside = None if isinstance(place, ObjectPrefix) else staging
     writer: Any = None
     with (
-        no_space_named(final),
+        no_space_named(f"{place}/{name}"),
         # of its own, so that two attempts at one part do not meet
-        tempfile.TemporaryDirectory(dir=staging, ignore_cleanup_errors=True) as attempt,
+        tempfile.TemporaryDirectory(dir=beside, ignore_cleanup_errors=True) as attempt,
     ):
-        partial = Path(attempt, final.name)
+        partial = Path(attempt, name)
         try:
             for batch in batches:
                 table = pa.table(_flat(batch))
@@ -93,7 +109,7 @@ def write_rows_part(staging: str, part: int, batches: Iterable[dict[str, np.ndar
                 writer.close()
         if writer is None:
             raise InputError(f"part {part} has no rows: give at least one batch")
-        partial.replace(final)
+        place.upload(name, partial)
 
 
 def try_rows_part(staging: str) -> None:
@@ -116,31 +132,41 @@ def finish_rows(staging: str, out: str | os.PathLike[str], n_parts: int) -> None
     PathExistsError
         If `out` came to exist meanwhile.
     """
-    folder = Path(staging)
-    parts = [_part(folder, part) for part in range(n_parts)]
-    missing = [index for index, part in enumerate(parts) if not part.exists()]
+    place, target = locate(staging), locate(out)
+    parts = [_part(part) for part in range(n_parts)]
+    there = set(place.names())
+    missing = [index for index, part in enumerate(parts) if part not in there]
     if missing:
         raise StoreError(
             f"{len(missing)} of {n_parts} parts of {out} are missing: {missing[:10]}. Write them, "
             "or start again"
         )
-    schema = pq.read_schema(parts[0])
+    schema = _schema(place, parts[0])
     for index, part in enumerate(parts):
-        found = pq.read_schema(part)
+        found = _schema(place, part)
         if found != schema:
             raise InputError(_changed(schema, found, "part 0", f"part {index} of {out}"))
+    if isinstance(target, ObjectPrefix):
+        _publish_objects(Unpublished(str(target)), place, parts, schema)
+        release(target)
+        return
     with publishing(out) as final:
-        if Path(out).suffix == ".parquet":
+        if target.suffix == ".parquet":
             for part in parts:
-                part.rename(final / part.name)
+                final.upload(part, Path(place, part))
         else:
-            _write_zarr(final, parts, schema)
+            _write_zarr(final, place, parts, schema)
     abandon_rows(staging)
 
 
 def abandon_rows(staging: str) -> None:
     """Remove what was written."""
-    shutil.rmtree(staging, ignore_errors=True)
+    place = locate(staging)
+    if isinstance(place, ObjectPrefix):
+        url = place.parent if place.name == PARTS else place
+        give_up(ObjectPrefix(str(url)))
+    else:
+        place.remove()
 
 
 def read_column(path: str | os.PathLike[str], name: str) -> Iterator[np.ndarray]:
@@ -150,14 +176,17 @@ def read_column(path: str | os.PathLike[str], name: str) -> Iterator[np.ndarray]
     ------
     StoreError
         If the table has no such column.
+    IncompleteStoreError
+        On an object store, if its writer was stopped before it published.
     """
-    table = Path(path)
+    table = locate(path)
+    refuse_unfinished(table, "table of tasks")
     if table.suffix == ".zarr":
-        group = zarr.open_group(str(table), mode="r")
+        group = zarr.open_group(table.zarr_store(), mode="r")
         columns = group.attrs[ATTRIBUTE]["columns"]
     else:
-        parts = sorted(table.glob("*.parquet"))
-        columns = pq.read_schema(parts[0]).names
+        parts = [name for name in table.names() if name.endswith(".parquet")]
+        columns = _schema(table, parts[0]).names
     if name not in columns:
         raise StoreError(f"no column {name!r} in {path}: it has {', '.join(columns)}")
     if table.suffix == ".zarr":
@@ -166,14 +195,30 @@ def read_column(path: str | os.PathLike[str], name: str) -> Iterator[np.ndarray]
             yield np.asarray(array[start : start + ZARR_CHUNK])
         return
     for part in parts:
-        with pq.ParquetFile(part) as file:
+        with table.open(part) as source, pq.ParquetFile(source) as file:
             for batch in file.iter_batches(batch_size=ZARR_CHUNK, columns=[name]):
                 yield batch.column(0).to_numpy()
 
 
-def _part(folder: Path, part: int) -> Path:
+def _part(part: int) -> str:
     # readers of a folder take its files in the order of their names
-    return folder / f"part-{part:07d}.parquet"
+    return f"part-{part:07d}.parquet"
+
+
+def _schema(place: Location, part: str) -> Any:
+    with place.open(part) as source:
+        return pq.read_schema(source)
+
+
+def _publish_objects(final: Unpublished, place: Location, parts: list[str], schema: Any) -> None:
+    """Make a table valid whose parts lie where they will be; of a Zarr group, below it."""
+    if final.suffix == ".zarr":
+        _write_zarr(final, place, parts, schema)
+        place.remove()
+    else:
+        content = {"kind": KIND, "format_version": FORMAT_VERSION, "parts": len(parts)}
+        final.hold(MANIFEST, json.dumps(content).encode())
+    final.publish()
 
 
 def _flat(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -203,10 +248,10 @@ def _changed(before: Any, after: Any, where: str, there: str) -> str:
     )
 
 
-def _write_zarr(root: Path, parts: list[Path], schema: Any) -> None:
+def _write_zarr(root: Location, place: Location, parts: list[str], schema: Any) -> None:
     """One array per column; batches are regrouped, so that every chunk is written once."""
-    group = zarr.create_group(str(root), zarr_format=3)
-    totals = [pq.read_metadata(part) for part in parts]
+    group = zarr.create_group(root.zarr_store(), zarr_format=3)
+    totals = [_metadata(place, part) for part in parts]
     n_rows = sum(total.num_rows for total in totals)
     n_bytes = sum(t.row_group(i).total_byte_size for t in totals for i in range(t.num_row_groups))
     chunk = max(1, min(ZARR_CHUNK, ZARR_BYTES * n_rows // max(n_bytes, 1), n_rows))
@@ -223,7 +268,7 @@ def _write_zarr(root: Path, parts: list[Path], schema: Any) -> None:
             config={"write_empty_chunks": True},
         )
     start = 0
-    for table in _regrouped(parts, chunk):
+    for table in _regrouped(place, parts, chunk):
         for name, array in arrays.items():
             array[start : start + len(table)] = table.column(name).to_numpy()
         start += len(table)
@@ -235,11 +280,16 @@ def _write_zarr(root: Path, parts: list[Path], schema: Any) -> None:
     }
 
 
-def _regrouped(parts: list[Path], n_rows: int) -> Iterator[Any]:
+def _metadata(place: Location, part: str) -> Any:
+    with place.open(part) as source:
+        return pq.read_metadata(source)
+
+
+def _regrouped(place: Location, parts: list[str], n_rows: int) -> Iterator[Any]:
     """Tables of `n_rows` rows, the last one shorter."""
     waiting: list[Any] = []
     for part in parts:
-        with pq.ParquetFile(part) as file:
+        with place.open(part) as source, pq.ParquetFile(source) as file:
             for batch in file.iter_batches(batch_size=n_rows):
                 waiting.append(batch)
                 if sum(map(len, waiting)) >= n_rows:

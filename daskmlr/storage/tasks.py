@@ -4,38 +4,43 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 
-from daskmlr.errors import DamagedStoreError, IncompleteStoreError, StoreError
+from daskmlr.errors import AccessError, DamagedStoreError, IncompleteStoreError, StoreError
 from daskmlr.kernels.blocks import TaskBlock
 from daskmlr.storage import layout
 from daskmlr.storage.chunks import Buffers, read_chunk, will_need
+from daskmlr.storage.clients import GROUP
+from daskmlr.storage.location import Folder, locate
+from daskmlr.storage.publish import refuse_unfinished
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
 # Decoded chunks of per-task arrays that a store keeps: blocks in a row find their tasks there.
 CHUNKS_KEPT = 8
 SIZES_AT_ONCE = 1 << 22
+# Blocks that are asked for before they are read.
+BLOCKS_AHEAD = 4
 
 
 class TaskStore:
-    """A task store on disk; open one with `open_tasks`.
+    """A task store on disk or on an object store; open one with `open_tasks`.
 
-    Cheap to pickle (by its path) and to open, and read-only: it sees the tasks that were published
-    when it was opened. Any number of threads may read it.
+    Cheap to pickle (by its path or URL) and to open, and read-only: it sees the tasks that were
+    published when it was opened. Any number of threads may read it.
 
     Attributes
     ----------
     path : str
-        Absolute.
+        Absolute path, or URL.
     n_tasks, n_rows, n_features, n_blocks, block_rows : int
         Tasks, examples, covariates, blocks, and rows that a block has room for.
     dtype : numpy dtype
@@ -68,6 +73,8 @@ class TaskStore:
     def __init__(self, path: str, group: zarr.Group, facts: layout.Facts):
         self.path = path
         self.facts = facts
+        self._place = locate(path)
+        self._folder = self._place.path if isinstance(self._place, Folder) else None
         self._group = group
         self._arrays: dict[str, zarr.Array] = {}
         self._kept_chunk = lru_cache(CHUNKS_KEPT)(self._chunk)
@@ -169,11 +176,20 @@ class TaskStore:
         X, y = (self._chunk(name, index, buffers)[:n_rows] for name in ("x", "y"))
         return TaskBlock(X, y, offsets, int(self.block_tasks[index]))
 
-    def will_need(self, index: int) -> None:
-        """Say that a block, if there is one, will be read soon."""
+    @property
+    def blocks_ahead(self) -> int:
+        """Blocks that a reader holds ahead; of those on disk, the system does."""
+        return BLOCKS_AHEAD if self._folder is None else 0
+
+    def will_need(self, index: int, buffers: Buffers) -> None:
+        """Say that a block, if there is one, will be read into `buffers` soon."""
         if index < self.n_blocks:
             for name in ("x", "y"):
-                will_need(self._chunk_path(name, index))
+                key = self._chunk_key(name, index)
+                if self._folder is None:
+                    buffers.begin(key, self._place.view)
+                else:
+                    will_need(self._folder / key)
 
     def validate(self, *, deep: bool = False) -> None:
         """Check that the arrays agree with each other; `deep` reads every chunk too.
@@ -225,9 +241,16 @@ class TaskStore:
         try:
             if array.dtype.kind in "OTU":
                 return self._text_chunk(array, index)
-            path = self._chunk_path(name, index)
+            key = self._chunk_key(name, index)
+            source: Path | memoryview
+            if self._folder is not None:
+                source = self._folder / key
+            elif buffers is None:
+                source = self._place.view(key)
+            else:
+                source = buffers.finish(key, self._place.view)
             codec = self.facts.codec if name in ("x", "y") else "none"
-            return read_chunk(path, array.chunks, array.dtype, codec, buffers)
+            return read_chunk(source, array.chunks, array.dtype, codec, buffers)
         except FileNotFoundError:
             reason: object = "it is missing"
         except (MemoryError, OSError):
@@ -240,9 +263,9 @@ class TaskStore:
             "write the store again"
         )
 
-    def _chunk_path(self, name: str, index: int) -> Path:
+    def _chunk_key(self, name: str, index: int) -> str:
         array = self._array(name)
-        return Path(self.path, name, array.metadata.encode_chunk_key((index, 0)[: array.ndim]))
+        return f"{name}/{array.metadata.encode_chunk_key((index, 0)[: array.ndim])}"
 
     def _text_chunk(self, array: zarr.Array, index: int) -> NDArray[Any]:
         length = array.chunks[0]
@@ -263,6 +286,8 @@ class TaskStore:
             raise DamagedStoreError(
                 f"{self.path}/{name} is missing: restore it, or write the store again"
             ) from None
+        except AccessError:
+            raise
         except Exception as error:
             raise DamagedStoreError(
                 f"{self.path}/{name} has metadata that cannot be read ({error}): restore its "
@@ -291,7 +316,7 @@ def open_tasks(path: str | os.PathLike[str]) -> TaskStore:
 
     Parameters
     ----------
-    path : path
+    path : path or URL
 
     Raises
     ------
@@ -311,11 +336,12 @@ def open_tasks(path: str | os.PathLike[str]) -> TaskStore:
     ...     tasks.n_tasks, tasks.read_block(0).y.tolist()
     (2, [0.0, 1.0, 0.0])
     """
-    root = Path(path).absolute()
+    place = locate(path)
     try:
-        now = (root / "zarr.json").stat()
+        version = place.version(GROUP)
     except FileNotFoundError:
-        what = "is not a Zarr v3 group" if root.exists() else "does not exist"
+        refuse_unfinished(place, "task store")
+        what = "does not exist" if place.is_missing() else "is not a Zarr v3 group"
         raise StoreError(
             f"there is no task store at {path}: it {what}. Write one with ingest or simulate"
         ) from None
@@ -323,19 +349,20 @@ def open_tasks(path: str | os.PathLike[str]) -> TaskStore:
         raise StoreError(
             f"{path} is a file, not a task store: write one from it with ingest"
         ) from None
-    # a file that replaced another within one tick of the clock differs in the other two
-    return _open(str(root), (now.st_mtime_ns, now.st_size, now.st_ino))
+    return _open(str(place), version)
 
 
 @lru_cache(maxsize=64)
-def _open(path: str, version: tuple[int, ...]) -> TaskStore:  # noqa: ARG001 - keys the cache
+def _open(path: str, version: tuple[Any, ...]) -> TaskStore:  # noqa: ARG001 - keys the cache
+    place = locate(path)
     try:
-        group = zarr.open_group(path, mode="r", zarr_format=3)
+        group = zarr.open_group(place.zarr_store(), mode="r", zarr_format=3)
         attrs = dict(group.attrs)
+    except AccessError:
+        raise
     except Exception as error:
         raise StoreError(f"{path} is not a task store: {error}") from error
-    entries = {entry.name for entry in Path(path).iterdir()} - {"zarr.json"}
-    if not attrs and entries <= set(layout.DIMENSIONS):
+    if not attrs and set(place.names()) <= {GROUP, *layout.DIMENSIONS}:
         raise IncompleteStoreError(
             f"{path} is not a complete task store: its writer was stopped before it published. "
             "Delete it and write it again"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -14,7 +13,12 @@ import zarr
 from daskmlr.errors import InputError, StoreError
 from daskmlr.storage import checking, layout
 from daskmlr.storage.filling import BlockBuffer, RunningMoments, TaskColumn
-from daskmlr.storage.publish import no_space_named, only_writer, publishing, refuse_existing
+from daskmlr.storage.publish import (
+    changing,
+    only_writer,
+    publishing,
+    refuse_existing,
+)
 from daskmlr.storage.tasks import open_tasks
 
 if TYPE_CHECKING:
@@ -71,13 +75,12 @@ class TaskWriter:
                 self._open()
             else:
                 root = self._stack.enter_context(publishing(self._path))
-                self._group: zarr.Group = zarr.create_group(str(root), zarr_format=3)
+                self._group: zarr.Group = zarr.create_group(root.zarr_store(), zarr_format=3)
             # Zarr writes in threads that an interrupt does not stop; leaving this one waits for
             # them, so that what is removed afterwards stays removed.
             self._thread = self._stack.enter_context(ThreadPoolExecutor(1, "daskmlr-write"))
-            self._thread.submit(
-                int
-            ).result()  # one that is interrupted as it starts is not waited for
+            # one that is interrupted as it starts is not waited for
+            self._thread.submit(int).result()
             facts = self._facts
             self._buffer = BlockBuffer(facts.block_rows, len(facts.feature_names), self._dtype)
             self._stack = self._stack.pop_all()
@@ -259,15 +262,13 @@ class TaskWriter:
     def _open(self) -> None:
         """Open the store to append to, to be put back as it was when this ends by an exception."""
         self._stack.enter_context(only_writer(self._path))
-        self._stack.enter_context(no_space_named(self._path))
         store = open_tasks(self._path)
         if store.facts != self._before:
             raise StoreError(f"{self._path} was appended to in the meantime: begin again")
-        for stray in Path(self._path).rglob("*.partial"):  # of a write that was killed
-            stray.unlink()
-        self._group = zarr.open_group(str(self._path), mode="r+", zarr_format=3)
-        self._arrays = {name: self._group[name] for name in layout.DIMENSIONS}
         self._stack.enter_context(self._put_back_on_error())
+        root = self._stack.enter_context(changing(self._path))
+        self._group = zarr.open_group(root.zarr_store(), mode="r+", zarr_format=3)
+        self._arrays = {name: self._group[name] for name in layout.DIMENSIONS}
         for name, length, read in (
             ("task_size", store.n_tasks, store.task_sizes),
             ("task_id", store.n_tasks, store.task_ids),
@@ -304,9 +305,10 @@ def create_tasks(
 
     Parameters
     ----------
-    path : path
+    path : path or URL
         Must not exist; appears when the writer's ``with`` block ends well. If the process is
-        killed, a hidden folder ``.<name>.staging-...`` stays beside it, which may be deleted.
+        killed, a hidden folder ``.<name>.staging-...`` stays beside it, or what it wrote stays
+        under the URL: delete it.
     feature_names : sequence of str
         Distinct.
     target_name, task_name : str

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, Unpack
 
 import numpy as np
 
 from daskmlr.errors import InputError
+from daskmlr.storage.location import locate
 from daskmlr.storage.publish import refuse_existing
 from daskmlr.storage.tasks import open_tasks
 from daskmlr.storage.writing import create_tasks
@@ -45,7 +46,7 @@ def simulate(
 
     Parameters
     ----------
-    out : path
+    out : path or URL
         Of the new store. The truth goes to `truth_path` of it, and both appear together.
     task_groups : sequence of (n_tasks, size)
         Groups of tasks, which lie in the store in this order: ``[(32768, 8), (256, 16)]`` is
@@ -112,7 +113,8 @@ def simulate(
             has_truth = True
     except BaseException:
         if has_truth:
-            shutil.rmtree(truth_path(out), ignore_errors=True)
+            with suppress(OSError):
+                locate(truth_path(out)).remove()
         raise
     return open_tasks(out)
 

@@ -11,6 +11,7 @@ import scipy.linalg
 
 from daskmlr.errors import InputError
 from daskmlr.storage.groups import load_group, save_group
+from daskmlr.storage.location import locate
 from daskmlr.synthetic.streams import Stream, generator, whole_number
 
 if TYPE_CHECKING:
@@ -200,16 +201,17 @@ def make_truth(
     )
 
 
-def truth_path(store: str | Path) -> Path:
+def truth_path(store: str | Path) -> str | Path:
     """Where the truth of a store is kept: ``tasks.zarr`` has ``tasks.truth.zarr``.
 
     Examples
     --------
-    >>> truth_path("runs/tasks.zarr").as_posix()
-    'runs/tasks.truth.zarr'
+    >>> truth_path("runs/tasks.zarr").as_posix(), truth_path("s3://bucket/tasks")
+    ('runs/tasks.truth.zarr', 's3://bucket/tasks.truth.zarr')
     """
-    path = Path(store)
-    return path.with_name(f"{path.name.removesuffix('.zarr')}.truth.zarr")
+    place = locate(store)
+    name = f"{place.name.removesuffix('.zarr')}.truth.zarr"
+    return str(place.parent.join(name)) if "://" in str(store) else Path(store).with_name(name)
 
 
 def save_truth(

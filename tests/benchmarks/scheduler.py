@@ -41,12 +41,13 @@ class SleepingStore:
 
     n_blocks: int
     seconds: float
+    blocks_ahead: int = 0
 
     def read_block(self, index: int, buffers: Any) -> int:
         time.sleep(self.seconds)
         return 1
 
-    def will_need(self, index: int) -> None:
+    def will_need(self, index: int, buffers: Any) -> None:
         """Nothing is on a disk."""
 
 

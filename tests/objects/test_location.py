@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from daskmlr.errors import AccessError, InputError
-from daskmlr.storage import objects
+from daskmlr.storage import clients
 from daskmlr.storage.location import locate
 
 
@@ -170,7 +170,7 @@ def test_a_missing_bucket(moto, use):
 
 
 def test_no_credentials(seaweed, use, monkeypatch):
-    monkeypatch.setattr(objects, "RETRIES", 0)
+    monkeypatch.setattr(clients, "RETRIES", 0)
     use(seaweed, AWS_ACCESS_KEY_ID=None, AWS_SECRET_ACCESS_KEY=None)
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://169.254.169.254:1")
     refused(
@@ -191,7 +191,7 @@ def test_an_endpoint_without_tls_must_be_meant(seaweed, use):
 
 @pytest.mark.parametrize("option", ["AWS_TIMEOUT", "AWS_READ_TIMEOUT"])
 def test_time_outs_of_the_environment_go_before_ours(seaweed, use, monkeypatch, option):
-    monkeypatch.setattr(objects, "RETRIES", 0)
+    monkeypatch.setattr(clients, "RETRIES", 0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         use(seaweed, AWS_ENDPOINT_URL=f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setenv(option, "50ms")
@@ -199,7 +199,7 @@ def test_time_outs_of_the_environment_go_before_ours(seaweed, use, monkeypatch, 
 
 
 def test_nobody_listens(seaweed, use, monkeypatch):
-    monkeypatch.setattr(objects, "RETRIES", 1)
+    monkeypatch.setattr(clients, "RETRIES", 1)
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         port = nobody.getsockname()[1]

@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -86,7 +87,7 @@ def test_bytes_that_are_damaged_are_an_error_or_another_value(tmp_path_factory, 
         tmp_path_factory.mktemp("damaged") / "c", IDENTITY, [Pair], resume=False
     )
     checkpoint.keep("a", 1)
-    (checkpoint.path / "a.npz").write_bytes(bytes(whole))
+    Path(checkpoint.place, "a.npz").write_bytes(bytes(whole))
     found = checkpoint.get("a")
     assert found is None or same(found, Pair(np.arange(5.0)))
 
@@ -101,7 +102,7 @@ def test_other_classes_are_neither_read_nor_objects_written(tmp_path):
 def test_nothing_is_written_before_the_first_result(tmp_path):
     checkpoint = open_checkpoint(tmp_path / "c", IDENTITY, [], resume=True)
     assert checkpoint.get("a") is None
-    assert not checkpoint.path.exists()
+    assert checkpoint.place.is_missing()
 
 
 def test_a_whole_result_makes_parts_superfluous(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from daskmlr import map_tasks, reduce_tasks, simulate
 from daskmlr.graph import leaf
 from daskmlr.storage.chunks import MOST_BUFFERS, Buffers
-from daskmlr.storage.tasks import TaskStore
+from daskmlr.storage.tasks import BLOCKS_AHEAD, TaskStore
 
 
 def address(array) -> int:
@@ -79,15 +79,15 @@ def test_a_pass_may_keep_views_of_its_blocks(several_blocks):
 
 def test_what_will_be_needed_is_told_once_and_in_order(several_blocks, monkeypatch):
     told = []
-    monkeypatch.setattr(TaskStore, "will_need", lambda _, index: told.append(index))
+    monkeypatch.setattr(TaskStore, "will_need", lambda _, index, buffers: told.append(index))
     n = several_blocks.n_blocks
     list(leaf.read_run(several_blocks, 0, n))
     assert told[:n] == list(range(1, n + 1))
     told.clear()
     list(leaf.read_run(several_blocks, 3, 4))  # a run of one block: others are told of too
-    assert told == list(range(4, 4 + leaf.TOLD_AHEAD))
+    assert told == list(range(4, 4 + BLOCKS_AHEAD))
 
 
 def test_telling_of_no_block_is_no_error(several_blocks):
-    several_blocks.will_need(several_blocks.n_blocks)
-    several_blocks.will_need(0)
+    several_blocks.will_need(several_blocks.n_blocks, Buffers())
+    several_blocks.will_need(0, Buffers())
