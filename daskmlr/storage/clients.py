@@ -7,20 +7,24 @@ and signatures.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import re
+import time
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from zarr.storage import ObjectStore
 
 from daskmlr.errors import AccessError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+T = TypeVar("T")
 
 # Requests that end in 5xx, a time-out or a broken connection are sent again: so many times, ...
 RETRIES = 10
@@ -60,6 +64,9 @@ _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does no
 _ROLE_SERVERS = ("169.254.", "metadata.google.internal", "MissingAccount")
 _WRONG_REGION = ("PermanentRedirect", "AuthorizationHeaderMalformed", "301 Moved Permanently")
 _KIND = re.compile(r"HttpError \{\s*kind: (\w+)")
+# A connection that broke, and a request that obstore itself has sent again.
+_BROKE = re.compile(r"HttpError \{\s*kind: (Interrupted|Timeout)")
+_REPEATED = re.compile(r"\bretries: [1-9]")
 _KINDS = {"Timeout": "timed out", "Connect": "no connection"}
 
 
@@ -104,7 +111,7 @@ def _client(
 ) -> Any:
     library = _library(url)
     backoff = {"init_backoff": FIRST_WAIT, "max_backoff": LONGEST_WAIT, "base": 2}
-    with requests(url):
+    with _named(url, library):
         return library.store.from_url(
             url,
             client_options=TIMEOUTS | dict(options),
@@ -116,9 +123,11 @@ def _client(
         )
 
 
-@contextmanager
-def requests(url: str) -> Iterator[Any]:
-    """Give obstore; say what its errors mean for the user, and nothing that may be secret.
+def request(url: str, send: Callable[[Any], T]) -> T:
+    """Return ``send(obstore)``; again if the connection broke and obstore let it rest.
+
+    It does so for what is not the same when done twice: writes on conditions, deletions; and for
+    an answer that breaks off. With us all are the same, see `ObjectPrefix`.
 
     Raises
     ------
@@ -130,12 +139,27 @@ def requests(url: str) -> Iterator[Any]:
         Of a write on conditions that do not hold.
     AccessError
         For a bucket that does not exist, credentials that are missing or refused, and a server
-        that did not answer.
+        that did not answer. It says what that means for the user, and nothing that may be secret.
     """
     library = _library(url)
+    wait = FIRST_WAIT
+    for left in range(RETRIES, -1, -1):
+        with _named(url, library):
+            try:
+                return send(library)
+            except library.exceptions.BaseError as error:
+                if not left or not _BROKE.search(str(error)) or _REPEATED.search(str(error)):
+                    raise
+        time.sleep(wait.total_seconds())
+        wait = min(2 * wait, LONGEST_WAIT)
+    raise AssertionError  # the last attempt returned or raised
+
+
+@contextmanager
+def _named(url: str, library: Any) -> Iterator[None]:
     errors = library.exceptions
     try:
-        yield library
+        yield
     except (errors.AlreadyExistsError, errors.PreconditionError):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), url) from None
     except FileNotFoundError as error:
@@ -182,6 +206,7 @@ class ZarrObjects(ObjectStore):  # type: ignore[misc]
     def __init__(self, store: Any, url: str, *, read_only: bool = False):
         super().__init__(store, read_only=read_only)
         self.url = url
+        self._library = _library(url)
 
     def __str__(self) -> str:
         return self.url
@@ -190,16 +215,24 @@ class ZarrObjects(ObjectStore):  # type: ignore[misc]
         """Return the same, to read only or to write."""
         return type(self)(self.store, self.url, read_only=read_only)
 
-    async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
         """Read an object; None if there is none."""
-        with requests(self.url):
-            return await super().get(key, *args, **kwargs)
+        if byte_range is not None:
+            with _named(self.url, self._library):
+                return await super().get(key, prototype, byte_range)
+        try:
+            data = await self._request(lambda library: library.get(self.store, key).bytes())
+        except FileNotFoundError:
+            return None
+        return prototype.buffer.from_bytes(data)
 
     async def set(self, key: str, value: Any) -> None:
         """Write an object."""
         self._check_writable()
-        with requests(self.url) as library:
-            await library.put_async(self.store, key, value.as_buffer_like(), use_multipart=False)
+        with _named(self.url, self._library):
+            await self._library.put_async(
+                self.store, key, value.as_buffer_like(), use_multipart=False
+            )
 
     async def set_if_not_exists(self, key: str, value: Any) -> None:
         """Write an object, unless it is there."""
@@ -208,30 +241,32 @@ class ZarrObjects(ObjectStore):  # type: ignore[misc]
 
     async def exists(self, key: str) -> bool:
         """Whether there is such an object."""
-        with requests(self.url):
+        with _named(self.url, self._library):
             return bool(await super().exists(key))
 
     async def delete(self, key: str) -> None:
         """Remove an object."""
-        with requests(self.url):
-            await super().delete(key)
+        await self._request(lambda library: library.delete(self.store, key))
 
     async def getsize(self, key: str) -> int:
         """Bytes of an object."""
-        with requests(self.url):
+        with _named(self.url, self._library):
             return int(await super().getsize(key))
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
         """Keys that begin so."""
-        with requests(self.url):
-            async for key in super().list_prefix(prefix):
-                yield key
+        for page in await self._request(lambda library: list(library.list(self.store, prefix))):
+            for each in page:
+                yield each["path"]
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
         """Names below a prefix."""
-        with requests(self.url):
+        with _named(self.url, self._library):
             async for name in super().list_dir(prefix):
                 yield name
+
+    async def _request(self, send: Callable[[Any], T]) -> T:
+        return await asyncio.to_thread(request, self.url, send)
 
 
 class UnpublishedZarr(ZarrObjects):

@@ -6,21 +6,28 @@ import io
 import os
 import re
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from daskmlr.errors import InputError
-from daskmlr.storage.clients import VARIABLES, ZarrObjects, client, requests
+from daskmlr.storage.clients import VARIABLES, ZarrObjects, client, request
 from daskmlr.storage.place import Location
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+T = TypeVar("T")
 # Of an object that is read in parts, so many bytes at least come at a time.
 RANGE_BYTES = 1 << 20
+# Servers take so many keys in one request.
+DELETED_AT_ONCE = 1000
 
 
 class ObjectPrefix(Location):
-    """Objects whose keys begin alike, in a bucket."""
+    """Objects whose keys begin alike, in a bucket.
+
+    Every request may be sent twice: a write on conditions that finds its own bytes has succeeded.
+    """
 
     def __init__(self, url: str):
         super().__init__(url)
@@ -41,8 +48,7 @@ class ObjectPrefix(Location):
 
     def view(self, name: str) -> memoryview:
         """GET an object."""
-        with requests(f"{self}/{name}") as library:
-            return memoryview(library.get(self.client, name).bytes())
+        return self._send(name, lambda library: memoryview(library.get(self.client, name).bytes()))
 
     def size(self, name: str) -> int:
         """Bytes of an object."""
@@ -50,8 +56,10 @@ class ObjectPrefix(Location):
 
     def range(self, name: str, start: int, stop: int) -> memoryview:
         """GET some bytes of an object."""
-        with requests(f"{self}/{name}") as library:
-            return memoryview(library.get_range(self.client, name, start=start, end=stop))
+        return self._send(
+            name,
+            lambda library: memoryview(library.get_range(self.client, name, start=start, end=stop)),
+        )
 
     def open(self, name: str) -> BinaryIO:
         """GET ranges of an object, as they are read."""
@@ -72,8 +80,7 @@ class ObjectPrefix(Location):
 
     def upload(self, name: str, file: Path) -> None:
         """PUT a file, in parts if it is large; they become an object at the end."""
-        with requests(f"{self}/{name}") as library:
-            library.put(self.client, name, file)
+        self._send(name, lambda library: library.put(self.client, name, file))
 
     def exists(self, name: str) -> bool:
         """Whether there is such an object."""
@@ -90,14 +97,11 @@ class ObjectPrefix(Location):
 
     def names(self) -> list[str]:
         """Names up to the next ``/``; of all objects, since a server may list empty folders too."""
-        with requests(str(self)) as library:
-            pages = list(library.list(self.client))
-        return sorted({each["path"].partition("/")[0] for page in pages for each in page})
+        return sorted({key.partition("/")[0] for key in self._keys()})
 
     def is_empty(self) -> bool:
         """Ask for the first object."""
-        with requests(str(self)) as library:
-            return not any(page for page in library.list(self.client, chunk_size=1))
+        return self._send("", lambda library: not any(library.list(self.client, chunk_size=1)))
 
     def is_missing(self) -> bool:
         """Whether there is no object; a URL has no empty folders."""
@@ -105,24 +109,32 @@ class ObjectPrefix(Location):
 
     def remove(self, name: str | None = None) -> None:
         """Delete an object, or all of them."""
-        with requests(str(self)) as library:
-            if name is None:
-                for found in library.list(self.client):
-                    library.delete(self.client, [each["path"] for each in found])
-            elif self.exists(name):
-                library.delete(self.client, name)
+        keys = self._keys() if name is None else [name] if self.exists(name) else []
+        for start in range(0, len(keys), DELETED_AT_ONCE):
+            self._delete(keys[start : start + DELETED_AT_ONCE])
 
     def zarr_store(self) -> Any:
         """Return Zarr's store of the objects."""
         return ZarrObjects(self.client, str(self))
 
+    def _send(self, name: str, send: Callable[[Any], T]) -> T:
+        return request(f"{self}/{name}".rstrip("/"), send)
+
+    def _delete(self, keys: list[str]) -> None:
+        self._send("", lambda library: library.delete(self.client, keys))
+
+    def _keys(self) -> list[str]:
+        pages = self._send("", lambda library: list(library.list(self.client)))
+        return [each["path"] for page in pages for each in page]
+
     def _head(self, name: str) -> Any:
-        with requests(f"{self}/{name}") as library:
-            return library.head(self.client, name)
+        return self._send(name, lambda library: library.head(self.client, name))
 
     def _put(self, name: str, data: bytes, mode: Any) -> None:
-        with requests(f"{self}/{name}") as library:
-            library.put(self.client, name, data, mode=mode, use_multipart=False)
+        self._send(
+            name,
+            lambda library: library.put(self.client, name, data, mode=mode, use_multipart=False),
+        )
 
     def _put_if(self, name: str, data: bytes, mode: Any) -> None:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sysconfig
@@ -88,7 +87,7 @@ def seaweed() -> Iterator[Server]:
             "-admin.ui=false",
             "-master.telemetry=false",
         ]
-        with _running(command, server, Path(folder, "log"), signal.SIGINT):
+        with _running(command, server, Path(folder, "log")):
             yield server
 
 
@@ -99,14 +98,12 @@ def moto() -> Iterator[Server]:
     server = Server(f"http://127.0.0.1:{port}")
     with tempfile.TemporaryDirectory(prefix="moto-") as folder:
         command = [SCRIPTS / "moto_server", "-H", "127.0.0.1", "-p", str(port)]
-        with _running(command, server, Path(folder, "log"), signal.SIGTERM):
+        with _running(command, server, Path(folder, "log")):
             yield server
 
 
 @contextmanager
-def _running(
-    command: list[object], server: Server, log: Path, stop: signal.Signals
-) -> Iterator[None]:
+def _running(command: list[object], server: Server, log: Path) -> Iterator[None]:
     with log.open("wb") as out:
         process = subprocess.Popen(
             [str(part) for part in command],
@@ -118,12 +115,8 @@ def _running(
         _wait_for(server.endpoint, process, log)
         yield
     finally:
-        process.send_signal(stop)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.kill()  # it would take its time to put in order what is thrown away
+        process.wait()
 
 
 def _wait_for(endpoint: str, process: subprocess.Popen[bytes], log: Path) -> None:
