@@ -11,6 +11,7 @@ import asyncio
 import errno
 import os
 import re
+import socket
 import time
 from contextlib import contextmanager
 from datetime import timedelta
@@ -172,21 +173,21 @@ def _named(url: str, library: Any) -> Iterator[None]:
 
 def _meaning(url: str, said: str) -> str:
     scheme, _, rest = url.partition("://")
-    variables = VARIABLES[scheme][1]
+    variables, host = VARIABLES[scheme][1], socket.gethostname()
     status, code = _STATUS.search(said), _CODE.search(said)
     answer = " ".join(match.group(1) for match in (status, code) if match)
     if any(words in said for words in _NO_BUCKET):
         return f"{url} cannot be used: there is no bucket {rest.partition('/')[0]!r}: create it"
     if any(words in said for words in _ROLE_SERVERS):
         return (
-            f"no credentials for {url} were found: set {variables} where this process runs, and "
+            f"no credentials for {url} were found: set {variables} for the process on {host}, and "
             "for all workers, or give the machines a role that may use it"
         )
     if any(words in said for words in _WRONG_REGION):
         return f"{url} lies in another region ({answer}): set AWS_REGION"
     if status and status.group(1) in ("401", "403"):
         return (
-            f"access to {url} was refused ({answer}): check {variables} where this process runs, "
+            f"access to {url} was refused ({answer}): check {variables} of the process on {host}, "
             "and that they may read and write there"
         )
     if "BadScheme" in said:
