@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from daskmlr import Model, simulate
+from daskmlr import Model, open_tasks, simulate
 from daskmlr.cli import main
 from tests.benchmarks.bitwise import different
 from tests.cluster.daemons import run_cli
@@ -32,7 +32,7 @@ def alone(store, tmp_path_factory):
         standalone_mode=False,
     )
     model = Model.load(folder / "model")
-    model.assign(_open(store), folder / "labels.parquet", client="sync")
+    model.assign(open_tasks(store), folder / "labels.parquet", client="sync")
     return model, pd.read_parquet(folder / "labels.parquet")
 
 
@@ -45,6 +45,7 @@ def same_bits(store, alone, tmp_path):
         for command in (("fit", store, model, *FIT), ("assign", model, store, labels)):
             done = run_cli(*command, *where, cwd=tmp_path, **environment)
             assert done.returncode == 0, done.stderr
+            assert "Traceback" not in done.stderr
         assert different(alone[0], Model.load(model)) == []
         found = pd.read_parquet(labels)
         assert list(found) == list(alone[1])
@@ -52,9 +53,3 @@ def same_bits(store, alone, tmp_path):
             np.testing.assert_array_equal(found[name], alone[1][name], strict=True)
 
     return check
-
-
-def _open(path):
-    from daskmlr import open_tasks
-
-    return open_tasks(path)

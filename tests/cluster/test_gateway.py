@@ -48,6 +48,7 @@ def options(tmp_path_factory):
         yield path
 
 
+@pytest.mark.timeout(300)  # starts a Dask cluster twice
 def test_the_same_bits(options, same_bits):
     same_bits("--cluster", "gateway", "--workers", 2, "--cluster-options", options)
 

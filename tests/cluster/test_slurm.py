@@ -49,6 +49,7 @@ def options(tmp_path, monkeypatch):
     return write
 
 
+@pytest.mark.timeout(300)  # starts a Dask cluster twice
 def test_the_same_bits(options, same_bits):
     same_bits("--cluster", "slurm", "--workers", 2, "--cluster-options", options())
     assert not ask("squeue", "--noheader")

@@ -63,6 +63,7 @@ def written(options, folder):
     return path
 
 
+@pytest.mark.timeout(300)  # starts a Dask cluster twice
 def test_the_same_bits(options, same_bits, tmp_path):
     same_bits("--cluster", "ssh", "--cluster-options", written(options, tmp_path))
 

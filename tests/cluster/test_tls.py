@@ -87,6 +87,7 @@ def configured(authority_file, certificate):
     return {f"DASK_DISTRIBUTED__COMM__TLS__{name}": path for name, path in names.items()}
 
 
+@pytest.mark.timeout(300)  # starts a Dask cluster twice
 def test_certificates_of_the_configuration_give_the_same_bits(encrypted, authority, same_bits):
     ours = configured(authority.file, authority.sign("client"))
     same_bits("--scheduler-file", encrypted, **ours)
@@ -132,6 +133,7 @@ def test_the_scheduler_itself_asks_for_a_certificate(encrypted):
 class TestLocal:
     """Processes of this machine."""
 
+    @pytest.mark.timeout(300)  # starts a Dask cluster twice
     def test_the_same_bits(self, same_bits):
         same_bits("--cluster", "local", "--workers", 2)
 
