@@ -68,7 +68,7 @@ def encrypted(
         del options["security"]
     elif isinstance(asked, dict):
         options["security"] = Security(**asked)
-    elif asked is None and "protocol" not in options:
+    elif asked is True or (asked is None and "protocol" not in options):
         make = Security if configured() else credentials or Security.temporary
         options |= {"security": make(), "protocol": "tls://"}
     return options

@@ -1,7 +1,6 @@
 """Workers as jobs of a real SLURM of two nodes."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,22 +16,30 @@ from daskmlr import open_tasks, reduce_tasks
 from daskmlr.cluster import start_cluster
 from daskmlr.errors import ClusterError
 from tests.cluster.daemons import SOURCE, wait_until
-from tests.cluster.slurm import TOOLS, ask, jobs, running_slurm
+from tests.deploy import slurm as daemons
 
-MISSING = [tool for tool in TOOLS if shutil.which(tool) is None]
 pytestmark = [
-    pytest.mark.skipif(
-        bool(MISSING or os.getuid()),
-        reason="needs root and SLURM: apt install munge slurmctld slurmd slurm-client",
-    ),
+    pytest.mark.skipif(bool(daemons.missing), reason=daemons.needs),
+    pytest.mark.skipif(os.getuid() != 0, reason="SLURM's daemons want to be started by root"),
 ]
 OPTIONS = {"cores": 1, "memory": "1GB", "interface": "lo", "walltime": "00:20:00"}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def slurm():
-    with running_slurm():
+    with daemons.slurm() as environment, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", environment["SLURM_CONF"])
         yield
+
+
+def ask(*command):
+    """Run one of SLURM's commands; return what it says."""
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def jobs():
+    """Return the numbers of the jobs that run."""
+    return ask("squeue", "--noheader", "--states", "running", "--format", "%i").split()
 
 
 @pytest.fixture

@@ -159,6 +159,13 @@ class TestLocal:
             assert client.scheduler.address.startswith("tcp://127.0.0.1:")
             assert list(client.nthreads().values()) == [3]
 
+    def test_security_can_be_asked_for_in_words(self, tmp_path):
+        options = tmp_path / "options.yaml"
+        for text, protocol in (("security: true", "tls"), ("security: false", "tcp")):
+            options.write_text(text)
+            with start_cluster("local", n_workers=1, options=options, wait=60) as client:
+                assert client.scheduler.address.startswith(f"{protocol}://127.0.0.1:")
+
     def test_files_of_the_configuration_come_first(self, authority):
         files = {"ca-file": authority.file}
         for role in ("client", "scheduler", "worker"):
