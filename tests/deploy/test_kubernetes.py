@@ -2,6 +2,7 @@
 
 import importlib.resources
 import inspect
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,11 @@ import pytest
 import yaml
 from dask_kubernetes.operator import KubeCluster
 from dask_kubernetes.operator.controller import controller
+
+from daskmlr import MixedLinearRegression, Model, simulate
+from tests.benchmarks.bitwise import different
+from tests.deploy.containers import containers
+from tests.deploy.slurm import free_port
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
 CHART = importlib.resources.files("dask_kubernetes").joinpath(
@@ -168,3 +174,48 @@ def test_the_dockerfile_is_linted():
     linter = Path(sys.executable).with_name("hadolint")
     done = subprocess.run([linter, FOLDER / "Dockerfile"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_commands_of_the_job_fit_with_tls_and_resume(tmp_path):
+    tasks = simulate(
+        tmp_path / "trips.daskmlr", n_components=2, n_features=3, task_groups=[(3000, 6)],
+        random_state=0, block_bytes=40 * 1500,
+    )  # fmt: skip
+    make_certificate(tmp_path)
+    here = {
+        "s3://bucket": tmp_path,
+        "^/tls": tmp_path,
+        "daskmlr-fit-scheduler": "127.0.0.1",
+        **{port: free_port() for port in ("8786", "8787", "8788")},
+        "address=:": "address=127.0.0.1:",
+        "/tmp$": tmp_path,
+        "GiB$": "00MiB",
+        "components=8": "components=2",
+    }
+    cluster = {
+        name: pod["containers"][0]
+        for name, pod in PODS.items()
+        if name == "job" or name.startswith(JOB["metadata"]["name"])
+    }
+    with containers(here, tmp_path) as on_this_machine:
+        for name in ("daskmlr-fit scheduler", "daskmlr-fit worker"):
+            on_this_machine.start(name, *command_of(cluster[name]))
+        done = on_this_machine.run(*command_of(cluster["job"]))
+        assert done.returncode == 0, done.stderr
+        log = (tmp_path / "daskmlr-fit scheduler.log").read_text()
+        assert "Scheduler at:     tls://" in log
+    alone = MixedLinearRegression(2, random_state=0).fit(tasks, client="sync").model_
+    assert not different(alone, Model.load(tmp_path / "trips.model"))
+
+
+def command_of(container):
+    environment = {each["name"]: each["value"] for each in container["env"]}
+    return container["args"], environment
+
+
+def make_certificate(folder):
+    """As the README says."""
+    readme = (FOLDER / "README.md").read_text()
+    command = next(line for line in readme.splitlines() if line.startswith("openssl"))
+    subprocess.run(command, shell=True, cwd=folder, check=True, capture_output=True)
+    shutil.copy(folder / "tls.crt", folder / "ca.crt")
