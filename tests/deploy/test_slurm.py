@@ -16,6 +16,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 FIT = ("--n-components", "2", "--tol", "1e-6")
 pytestmark = [
     pytest.mark.skipif(bool(fixture.missing), reason=fixture.needs),
+    pytest.mark.skipif(os.getuid() != 0, reason="SLURM's daemons want to be started by root"),
     pytest.mark.timeout(240),  # a job may wait for its turn
 ]
 
