@@ -15,17 +15,19 @@ c.Proxy.address = ":8443"
 c.Proxy.tls_cert = "/etc/dask-gateway/tls.crt"
 c.Proxy.tls_key = "/etc/dask-gateway/tls.key"
 
-# Where: jobs of SLURM, as the user. For PBS: jobqueue.pbs.PBSBackend and PBSClusterConfig.
+# Where: jobs of SLURM, as the user, by sudo. For PBS: jobqueue.pbs.PBSBackend, PBSClusterConfig.
 c.DaskGateway.backend_class = "dask_gateway_server.backends.jobqueue.slurm.SlurmBackend"
 c.SlurmClusterConfig.partition = "main"
-c.SlurmClusterConfig.scheduler_setup = "source /opt/daskmlr/bin/activate"
-c.SlurmClusterConfig.worker_setup = "source /opt/daskmlr/bin/activate"
+c.SlurmClusterConfig.scheduler_setup = ". /opt/daskmlr/bin/activate"
+c.SlurmClusterConfig.worker_setup = ". /opt/daskmlr/bin/activate"
 
-# The server outlives a restart: clusters and users are kept in a file.
+# Dask clusters outlive a restart of the server: it keeps them in a file, encrypted by the key in
+# DASK_GATEWAY_ENCRYPT_KEYS (made once, by `openssl rand -base64 32`).
 c.SlurmBackend.db_url = "sqlite:////var/lib/dask-gateway/gateway.sqlite"
 c.SlurmBackend.stop_clusters_on_shutdown = False
 
-# What: sizes of a worker and of the scheduler, and how much one Dask cluster may have.
+# What: commands in the environment above, sizes of a worker and of the scheduler, and how much one
+# Dask cluster may have.
 c.ClusterConfig.scheduler_cmd = ["dask", "scheduler"]
 c.ClusterConfig.worker_cmd = ["dask", "worker"]
 c.ClusterConfig.worker_cores = 8

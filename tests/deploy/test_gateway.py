@@ -1,5 +1,6 @@
 """`deploy/gateway`: read by the real server, which knows every option of it."""
 
+import base64
 import inspect
 from pathlib import Path
 
@@ -15,10 +16,13 @@ FOLDER = Path(__file__).parents[2] / "deploy" / "gateway"
 
 def test_the_server_takes_the_configuration(monkeypatch):
     monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "token")
+    key = base64.b64encode(bytes(32)).decode()
+    monkeypatch.setenv("DASK_GATEWAY_ENCRYPT_KEYS", key)
     server = DaskGateway()
     server.initialize(["-f", str(FOLDER / "dask_gateway_config.py")])
     assert isinstance(server.authenticator, JupyterHubAuthenticator)
     assert isinstance(server.backend, SlurmBackend)
+    assert len(server.backend.db_encrypt_keys) == 1  # which it needs for its file
 
     classes = (DaskGateway, JupyterHubAuthenticator, Proxy, SlurmBackend, *SlurmClusterConfig.mro())
     known = {each.__name__: each for each in classes}

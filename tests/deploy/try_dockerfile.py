@@ -26,6 +26,7 @@ DOCKERFILE = CHECKOUT / "deploy" / "kubernetes" / "Dockerfile"
 BASE = "python3,python3-venv,ca-certificates"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 FIT = """
+import dask_kubernetes, obstore  # of the extras
 import daskmlr
 tasks = daskmlr.simulate(
     "/tmp/tasks", n_components=2, n_features=3, task_groups=[(2000, 6)], random_state=0
