@@ -10,7 +10,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daskmlr import DaskmlrError, MixedLinearRegression, Model, load_truth, open_tasks, simulate
+from daskmlr import (
+    DaskmlrError,
+    InputError,
+    MixedLinearRegression,
+    Model,
+    create_tasks,
+    map_tasks,
+    open_tasks,
+    simulate,
+)
 from daskmlr.storage.rows import read_column
 
 scalars = (
@@ -27,7 +36,7 @@ FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=list(Heal
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory):
-    """A store with its truth, a model, and label tables of both kinds."""
+    """A store, a model, and label tables of both kinds."""
     folder = tmp_path_factory.mktemp("fuzz")
     tasks = simulate(
         folder / "store",
@@ -43,9 +52,6 @@ def originals(tmp_path_factory):
     model.save(folder / "model")
     model.assign(tasks, folder / "labels.zarr", client="sync")
     model.assign(tasks, folder / "labels.parquet", client="sync")
-    load_truth(tasks.path)[0]
-    truth = next(path for path in folder.iterdir() if "truth" in path.name)
-    truth.rename(folder / "truth") if truth.name != "truth" else None
     return folder
 
 
@@ -80,8 +86,11 @@ READERS = {
 def nodes(tree, at=()):
     """Ways to every node of a JSON value."""
     yield at
-    children = tree.items() if isinstance(tree, dict) else enumerate(tree)
-    for key, child in children if isinstance(tree, dict | list) else ():
+    if isinstance(tree, dict | list):
+        children = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    else:
+        children = ()
+    for key, child in children:
         yield from nodes(child, (*at, key))
 
 
@@ -148,3 +157,24 @@ def test_any_bytes(originals, tmp_path_factory, kind, data):
 def test_the_readers_read_what_is_whole(originals):
     for kind, read in READERS.items():
         read(Path(originals, kind))
+
+
+@pytest.mark.parametrize("kind", ["store", "model"])
+def test_metadata_of_absurd_size_are_not_parsed(originals, tmp_path, kind):
+    path = tmp_path / kind
+    shutil.copytree(originals / kind, path)
+    with (path / "zarr.json").open("r+b") as file:
+        file.truncate(1 << 34)
+    with pytest.raises(DaskmlrError, match="17,179,869,184 bytes"):
+        READERS[kind](path)
+
+
+@pytest.mark.parametrize("name", ["../evil", "/abs", "a/b", "..", "zarr.json", "x\x00"])
+def test_a_name_from_a_store_is_no_path(tmp_path, name):
+    with create_tasks(tmp_path / "store", feature_names=["x"], task_name=name) as writer:
+        writer.write([[1.0], [2.0]], [0.0, 1.0], [1, 1])
+    tasks = open_tasks(tmp_path / "store")
+    with pytest.raises(InputError, match="cannot be called"):
+        map_tasks(tasks, lambda block: {"size": block.sizes}, tmp_path / "out.zarr", client="sync")
+    map_tasks(tasks, lambda block: {"size": block.sizes}, tmp_path / "out.parquet", client="sync")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["out.parquet", "store"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-import zipfile
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -18,7 +17,7 @@ import numpy as np
 
 from daskmlr.errors import AccessError, CheckpointError
 from daskmlr.storage.location import Folder, locate
-from daskmlr.storage.publish import no_space_named, refuse_existing
+from daskmlr.storage.publish import no_space_named, refuse_existing, refuse_huge
 
 if TYPE_CHECKING:
     import os
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 IDENTITY = "run.json"
 SUFFIX = ".npz"
-# What reading a damaged result raises.
-DAMAGE = (ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile)
 # Stands between the key of a pass and the number of a part of it.
 PART = ".part-"
 
@@ -59,8 +56,10 @@ class Checkpoint:
                 return decode(file, self._classes)
         except FileNotFoundError:
             return None
-        except DAMAGE:
-            return None  # cut short by a crash of the machine: it is computed again
+        except (OSError, MemoryError):
+            raise  # of the machine, not of the file
+        except Exception:  # readers of zip files raise many kinds
+            return None  # it was cut short by a crash of the machine: compute it again
 
     def keep(self, key: str, result: Any) -> None:
         """Save a whole result; parts of passes are of no more use then."""
@@ -139,6 +138,7 @@ def open_checkpoint(
     if place.is_missing():
         return Checkpoint(refuse_existing(place), identity, classes)  # its folder must be there
     try:
+        refuse_huge(place, IDENTITY)
         found = json.loads(place.read(IDENTITY))
         found.items()
     except AccessError:
@@ -194,8 +194,8 @@ def decode(file: BinaryIO, classes: Mapping[str, type]) -> Any:
 
     Raises
     ------
-    ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile
-        If it is damaged, or holds a class that is not among `classes`.
+    Exception
+        Of many kinds, if it is damaged, or holds a class that is not among `classes`.
     """
     with np.load(file, allow_pickle=False) as held:
         tree = json.loads(held["tree"].tobytes())

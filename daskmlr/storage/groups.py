@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
-from daskmlr.errors import AccessError, DamagedStoreError, InputError, StoreError
+from daskmlr.errors import DamagedStoreError, InputError, StoreError
 from daskmlr.storage.layout import ATTRIBUTE, codecs
 from daskmlr.storage.location import locate
-from daskmlr.storage.publish import publishing, refuse_unfinished
+from daskmlr.storage.publish import publishing, refuse_huge, refuse_unfinished
 
 if TYPE_CHECKING:
     import os
@@ -94,9 +94,10 @@ def load_group(path: str | os.PathLike[str], *, kind: str, version: int) -> dict
         raise StoreError(f"there is no {kind} at {path}")
     refuse_unfinished(place, kind)
     try:
+        refuse_huge(place)
         group = zarr.open_group(place.zarr_store(), mode="r", zarr_format=3)
         content = dict(group.attrs).get(ATTRIBUTE)
-    except AccessError:
+    except StoreError:
         raise
     except Exception as error:
         raise StoreError(f"{path} is not a {kind}: {error}") from error

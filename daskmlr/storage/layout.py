@@ -21,6 +21,7 @@ sees a chunk that is missing for what it is.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -48,6 +49,8 @@ BLOCK_BYTES = 16 << 20
 SMALLEST_BLOCK_BYTES = 1 << 18
 # Blosc takes no more than 2 GiB at once.
 LARGEST_BLOCK_BYTES = 1 << 30
+# Tasks, rows or blocks: beyond it the arithmetic of an index would overflow.
+MOST_OF_ANYTHING = 1 << 48
 # Chunks of the per-task arrays: short, since reading one block reads the chunks its tasks lie in.
 TASK_CHUNK = 1 << 16
 BLOCK_CHUNK = 1 << 12
@@ -135,24 +138,39 @@ class Facts:
     def _impossible(self) -> list[str]:
         """Name the attributes that no writer would have written."""
         names = self.feature_names
-        counts = ("n_tasks", "n_rows", "n_blocks", "block_rows")
-        lists = ("feature_names", "feature_mean", "feature_scale")
+        d = len(names) if isinstance(names, list) else 0
+        moments = {"feature_mean": self.feature_mean, "feature_scale": self.feature_scale}
         possible = {
-            **{name: _is_count(getattr(self, name)) for name in counts},
+            **{
+                name: _is_count(getattr(self, name))
+                for name in ("n_tasks", "n_rows", "n_blocks", "block_rows")
+            },
             "dtype": self.dtype in DTYPES,
             "codec": self.codec in ("none", *_LEVEL),
+            "feature_names": d > 0 and all(isinstance(name, str) for name in names),
             **{
-                name: isinstance(names, list)
-                and isinstance(getattr(self, name), list)
-                and len(getattr(self, name)) == len(names) > 0
-                for name in lists
+                name: isinstance(values, list) and len(values) == d and all(map(_is_real, values))
+                for name, values in moments.items()
             },
+            **{name: _is_real(getattr(self, name)) for name in ("target_mean", "target_scale")},
+            **{name: isinstance(getattr(self, name), str) for name in ("target_name", "task_name")},
+            "encoding": self.encoding is None or isinstance(self.encoding, dict),
+            "provenance": isinstance(self.provenance, list),
         }
-        return [name for name, holds in possible.items() if not holds]
+        wrong = [name for name, holds in possible.items() if not holds]
+        if not wrong:
+            row_bytes = (d + 1) * np.dtype(self.dtype).itemsize
+            if self.block_rows > max(LARGEST_BLOCK_BYTES // row_bytes, 1):
+                wrong = ["block_rows"]
+        return wrong
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and value > 0
+    return type(value) is int and 0 < value <= MOST_OF_ANYTHING
+
+
+def _is_real(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def missing_value(name: str, *, text: bool = False) -> float | int | str:

@@ -51,6 +51,8 @@ KINDS = {
 # Parquet files valid, and who writes.
 MANIFEST = "_daskmlr.json"
 CLAIM = "_daskmlr_writing.json"
+# Names, means and scales of a million features fit in half of it.
+MOST_METADATA_BYTES = 256 << 20
 
 
 def what_is(path: str | os.PathLike[str]) -> str | None:
@@ -105,6 +107,22 @@ def refuse_unfinished(place: Location, kind: str) -> None:
     """
     if isinstance(place, ObjectPrefix) and _what_objects(place) == UNFINISHED:
         raise IncompleteStoreError(f"{place} is no complete {kind} but {_unfinished(place)}")
+
+
+def refuse_huge(place: Location, name: str = GROUP) -> None:
+    """Refuse to parse metadata of a size that none of ours has.
+
+    Raises
+    ------
+    StoreError
+    """
+    with place.open(name) as file:
+        size = file.seek(0, os.SEEK_END)
+    if size > MOST_METADATA_BYTES:
+        raise StoreError(
+            f"{place}/{name} has {size:,} bytes, and metadata have at most "
+            f"{MOST_METADATA_BYTES:,}: daskmlr did not write it"
+        )
 
 
 def staging_folder(target: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 
-from daskmlr.errors import InputError, StoreError
+from daskmlr.errors import DamagedStoreError, InputError, StoreError
 from daskmlr.storage.layout import ATTRIBUTE, codecs
 from daskmlr.storage.location import locate
 from daskmlr.storage.objects import ObjectPrefix
@@ -176,28 +177,50 @@ def read_column(path: str | os.PathLike[str], name: str) -> Iterator[np.ndarray]
     ------
     StoreError
         If the table has no such column.
+    DamagedStoreError
+        If it cannot be read.
     IncompleteStoreError
         On an object store, if its writer was stopped before it published.
     """
     table = locate(path)
     refuse_unfinished(table, "table of tasks")
-    if table.suffix == ".zarr":
-        group = zarr.open_group(table.zarr_store(), mode="r")
-        columns = group.attrs[ATTRIBUTE]["columns"]
-    else:
-        parts = [name for name in table.names() if name.endswith(".parquet")]
-        columns = _schema(table, parts[0]).names
-    if name not in columns:
-        raise StoreError(f"no column {name!r} in {path}: it has {', '.join(columns)}")
-    if table.suffix == ".zarr":
-        array: Any = group[name]
-        for start in range(0, array.shape[0], ZARR_CHUNK):
-            yield np.asarray(array[start : start + ZARR_CHUNK])
-        return
+    with _damage_named(path):
+        yield from (_zarr_column if table.suffix == ".zarr" else _parquet_column)(table, name)
+
+
+def _zarr_column(table: Location, name: str) -> Iterator[np.ndarray]:
+    group = zarr.open_group(table.zarr_store(), mode="r")
+    _check_column(name, group.attrs[ATTRIBUTE]["columns"], table)
+    array: Any = group[name]
+    for start in range(0, array.shape[0], ZARR_CHUNK):
+        yield np.asarray(array[start : start + ZARR_CHUNK])
+
+
+def _parquet_column(table: Location, name: str) -> Iterator[np.ndarray]:
+    parts = [part for part in table.names() if part.endswith(".parquet")]
+    _check_column(name, _schema(table, parts[0]).names, table)
     for part in parts:
         with table.open(part) as source, pq.ParquetFile(source) as file:
             for batch in file.iter_batches(batch_size=ZARR_CHUNK, columns=[name]):
                 yield batch.column(0).to_numpy()
+
+
+def _check_column(name: str, columns: list[str], table: Location) -> None:
+    if name not in columns:
+        raise StoreError(f"no column {name!r} in {table}: it has {', '.join(columns)}")
+
+
+@contextmanager
+def _damage_named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Say what a table that cannot be read means."""
+    try:
+        yield
+    except (StoreError, MemoryError):
+        raise
+    except Exception as error:  # readers of Zarr and Parquet raise many kinds
+        raise DamagedStoreError(
+            f"the table {path} cannot be read ({error}): restore it, or write it again"
+        ) from error
 
 
 def _part(part: int) -> str:
@@ -257,6 +280,7 @@ def _write_zarr(root: Location, place: Location, parts: list[str], schema: Any) 
     chunk = max(1, min(ZARR_CHUNK, ZARR_BYTES * n_rows // max(n_bytes, 1), n_rows))
     arrays = {}  # kept: opened again they would leave out chunks equal to the fill value
     for column in schema:
+        _check_array_name(column.name)
         text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
         arrays[column.name] = group.create_array(
             column.name,
@@ -283,6 +307,14 @@ def _write_zarr(root: Location, place: Location, parts: list[str], schema: Any) 
 def _metadata(place: Location, part: str) -> Any:
     with place.open(part) as source:
         return pq.read_metadata(source)
+
+
+def _check_array_name(name: str) -> None:
+    """Refuse names, which users and stores give, that would be paths."""
+    if name in ("", ".", "..", "zarr.json") or set(name) & set("/\\\0"):
+        raise InputError(
+            f"a Zarr array cannot be called {name!r}: rename the column, or write .parquet"
+        )
 
 
 def _regrouped(place: Location, parts: list[str], n_rows: int) -> Iterator[Any]:

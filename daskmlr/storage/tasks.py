@@ -15,7 +15,7 @@ from daskmlr.storage import layout
 from daskmlr.storage.chunks import Buffers, read_chunk, will_need
 from daskmlr.storage.clients import GROUP
 from daskmlr.storage.location import Folder, locate
-from daskmlr.storage.publish import refuse_unfinished
+from daskmlr.storage.publish import refuse_huge, refuse_unfinished
 
 if TYPE_CHECKING:
     import os
@@ -251,7 +251,7 @@ class TaskStore:
                 source = buffers.finish(key, self._place.view)
             codec = self.facts.codec if name in ("x", "y") else "none"
             return read_chunk(source, array.chunks, array.dtype, codec, buffers)
-        except FileNotFoundError:
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             reason: object = "it is missing"
         except (MemoryError, OSError):
             raise  # of the machine, not of the store
@@ -355,6 +355,7 @@ def open_tasks(path: str | os.PathLike[str]) -> TaskStore:
 @lru_cache(maxsize=64)
 def _open(path: str, version: tuple[Any, ...]) -> TaskStore:  # noqa: ARG001 - keys the cache
     place = locate(path)
+    refuse_huge(place)
     try:
         group = zarr.open_group(place.zarr_store(), mode="r", zarr_format=3)
         attrs = dict(group.attrs)
