@@ -18,6 +18,7 @@ from daskmlr import MixedLinearRegression, Model, simulate
 from tests.benchmarks.bitwise import different
 from tests.deploy.containers import containers
 from tests.deploy.slurm import free_port
+from tests.objects import servers
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
 CHART = importlib.resources.files("dask_kubernetes").joinpath(
@@ -176,36 +177,40 @@ def test_the_dockerfile_is_linted():
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_the_commands_of_the_job_fit_with_tls_and_resume(tmp_path):
-    tasks = simulate(
-        tmp_path / "trips.daskmlr", n_components=2, n_features=3, task_groups=[(3000, 6)],
-        random_state=0, block_bytes=40 * 1500,
-    )  # fmt: skip
+@pytest.mark.skipif(servers.missing() is not None, reason=str(servers.missing()))
+def test_the_commands_of_the_job_fit_from_a_bucket(tmp_path, monkeypatch):
     make_certificate(tmp_path)
-    here = {
-        "s3://bucket": tmp_path,
-        "^/tls": tmp_path,
-        "daskmlr-fit-scheduler": "127.0.0.1",
-        **{port: free_port() for port in ("8786", "8787", "8788")},
-        "address=:": "address=127.0.0.1:",
-        "/tmp$": tmp_path,
-        "GiB$": "00MiB",
-        "components=8": "components=2",
-    }
     cluster = {
         name: pod["containers"][0]
         for name, pod in PODS.items()
         if name == "job" or name.startswith(JOB["metadata"]["name"])
     }
-    with containers(here, tmp_path) as on_this_machine:
-        for name in ("daskmlr-fit scheduler", "daskmlr-fit worker"):
-            on_this_machine.start(name, *command_of(cluster[name]))
-        done = on_this_machine.run(*command_of(cluster["job"]))
-        assert done.returncode == 0, done.stderr
-        log = (tmp_path / "daskmlr-fit scheduler.log").read_text()
-        assert "Scheduler at:     tls://" in log
-    alone = MixedLinearRegression(2, random_state=0).fit(tasks, client="sync").model_
-    assert not different(alone, Model.load(tmp_path / "trips.model"))
+    with servers.seaweed() as s3:
+        for name in servers.VARIABLES:  # as the secret gives them
+            monkeypatch.setenv(name, s3.environment()[name])
+        bucket = s3.make_bucket("trips")
+        tasks = simulate(
+            f"{bucket}/trips.daskmlr", n_components=2, n_features=3, task_groups=[(3000, 6)],
+            random_state=0, block_bytes=40 * 1500,
+        )  # fmt: skip
+        here = {
+            "s3://bucket": bucket,
+            "^/tls": tmp_path,
+            "daskmlr-fit-scheduler": "127.0.0.1",
+            **{port: free_port() for port in ("8786", "8787", "8788")},
+            "address=:": "address=127.0.0.1:",
+            "/tmp$": tmp_path,
+            "GiB$": "00MiB",
+            "components=8": "components=2",
+        }
+        with containers(here, tmp_path) as on_this_machine:
+            for name in ("daskmlr-fit scheduler", "daskmlr-fit worker"):
+                on_this_machine.start(name, *command_of(cluster[name]))
+            done = on_this_machine.run(*command_of(cluster["job"]))
+            assert done.returncode == 0, done.stderr
+        assert "Scheduler at:     tls://" in (tmp_path / "daskmlr-fit scheduler.log").read_text()
+        alone = MixedLinearRegression(2, random_state=0).fit(tasks, client="sync").model_
+        assert not different(alone, Model.load(f"{bucket}/trips.model"))
 
 
 def command_of(container):
