@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 from threadpoolctl import threadpool_limits
 
-from daskmlr.errors import ClusterError, InputError
+from daskmlr.errors import ClusterError, InputError, StoreError
 from daskmlr.graph.environment import DECISIVE, differences, environment
 from daskmlr.storage.chunks import Buffers
 from daskmlr.storage.rows import write_rows_part
@@ -95,14 +95,14 @@ def unpack(packed: bytes) -> Any:
 
     Workers that join during a run were not seen by the checks before it: this is theirs.
     """
+    here = f"a worker on {socket.gethostname()} (process {os.getpid()})"
     stream = io.BytesIO(packed)
     unlike = differences(environment(), pickle.load(stream))  # noqa: S301 - from our own client
     wrong = [text for name, text in unlike.items() if name in DECISIVE]
     if wrong:
         raise ClusterError(
-            f"a worker on {socket.gethostname()} (process {os.getpid()}) does not run what the "
-            f"client runs: {', '.join(wrong)}. Install the same there: results would not be the "
-            "same"
+            f"{here} does not run what the client runs: {', '.join(wrong)}. Install the same "
+            "there: results would not be the same"
         )
     try:
         return cloudpickle.load(stream)
@@ -111,6 +111,8 @@ def unpack(packed: bytes) -> Any:
             f"a worker cannot import what a pass needs ({error}): install it on the workers, or "
             "define the function in the script itself"
         ) from error
+    except StoreError as error:
+        raise type(error)(f"{here} cannot read the store: {error}") from error
 
 
 def read_run(store: TaskStore, start: int, stop: int) -> Iterator[TaskBlock]:

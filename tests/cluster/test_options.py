@@ -12,6 +12,7 @@ from daskmlr.cli import main
 from daskmlr.cluster import KINDS, read_address, start_cluster
 from daskmlr.cluster.options import read_options
 from daskmlr.errors import ClusterError
+from tests.cluster.daemons import run_cli
 
 
 def refuse(*args):
@@ -83,6 +84,15 @@ def test_options_that_the_class_does_not_know(tmp_path):
         start_cluster("local", n_workers=1, options=options, wait=30),
     ):
         pass
+
+
+def test_a_kubernetes_that_is_not_there(store, tmp_path):
+    done = run_cli(
+        "fit", store, tmp_path / "model", "--n-components", 3, "--cluster", "kubernetes",
+        cwd=tmp_path, KUBECONFIG=str(tmp_path / "none"),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Error: dask_kubernetes.operator.KubeCluster did not start: " in done.stderr
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "just words", "a: [", "\x00"])

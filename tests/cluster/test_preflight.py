@@ -12,7 +12,7 @@ import pytest
 from distributed import Client
 
 import daskmlr
-from daskmlr import Model, map_tasks, open_tasks, reduce_tasks
+from daskmlr import Model, StoreError, map_tasks, open_tasks, reduce_tasks
 from daskmlr.errors import ClusterError, ClusterWarning
 from daskmlr.graph.execute import connect
 from tests.cluster.daemons import address, scheduler, wait_until, worker
@@ -171,6 +171,21 @@ def test_a_worker_that_does_not_see_the_store_is_named(running, tasks):
             ClusterError, match=f"1 of 2 workers .* {who}: cannot read the store: there is no task"
         ):
             count(tasks, client)
+
+
+def test_a_worker_that_joins_later_and_does_not_see_the_store_is_named(running, tasks):
+    file, client = running
+    with connect(client) as runner:
+        assert count(tasks, runner) == tasks.n_tasks
+        hidden = mounted(f"mount -t tmpfs none {Path(tasks.path).parent}")
+        with worker(file, "elsewhere", prefix=hidden) as process:
+            name_of(client, "elsewhere")
+            client.retire_workers([name_of(client, "sound")])
+            wanted = (
+                rf"worker on \S+ .process {process.pid}. cannot read the store: there is no task"
+            )
+            with pytest.raises(StoreError, match=wanted):
+                count(tasks, runner)
 
 
 def test_a_worker_that_cannot_write_is_named_and_nothing_is_left(running, tasks, alone, tmp_path):
