@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import uuid
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,9 +115,15 @@ def write_rows_part(staging: str, part: int, batches: Iterable[dict[str, np.ndar
 
 
 def try_rows_part(staging: str) -> None:
-    """Do what writing a part does to the folder, and leave nothing; an `OSError` if that fails."""
-    with tempfile.TemporaryDirectory(dir=staging) as attempt:
-        Path(attempt, "probe").write_bytes(b"probe")
+    """Write a few bytes where parts go, and remove them; the error is what writing one would give.
+
+    A folder must be there already: who does not see it has another disk.
+    """
+    place, name = locate(staging), f"probe-{uuid.uuid4().hex}"
+    if not isinstance(place, ObjectPrefix) and place.is_missing():
+        raise StoreError(f"the folder {staging} is not there")
+    place.write(name, b"probe")
+    place.remove(name)
 
 
 def finish_rows(staging: str, out: str | os.PathLike[str], n_parts: int) -> None:

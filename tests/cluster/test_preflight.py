@@ -221,5 +221,5 @@ def test_the_output_must_be_one_folder_for_all(running, tasks, tmp_path):
     out.mkdir()
     with worker(file, "own-disk", prefix=mounted(f"mount -t tmpfs none {out}")):
         who = name_of(client, "own-disk")
-        with pytest.raises(ClusterError, match=f"{who}: cannot write the output: .*No such file"):
+        with pytest.raises(ClusterError, match=f"{who}: cannot write the output: .* is not there"):
             map_tasks(tasks, lambda block: {"size": block.sizes}, out / "t.zarr", client=client)

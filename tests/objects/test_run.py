@@ -14,6 +14,7 @@ from distributed import Client, LocalCluster
 from daskmlr import MixedLinearRegression, ingest, open_tasks, simulate
 from daskmlr.cli import main
 from daskmlr.errors import AccessError
+from daskmlr.graph.leaf import pack
 from daskmlr.graph.reduce import _reduction
 from daskmlr.model import Model
 from daskmlr.plan import runs
@@ -86,7 +87,8 @@ def test_a_fit_by_processes_gives_the_bits_of_the_local_run_and_no_secret_away(
         assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
     store = open_tasks(there)
-    graph = _reduction(store, len, max, (), runs(store), "probe")
+    shared = pack(store, len, max, (), False)
+    graph = _reduction(shared, runs(store), "probe", most=1)
     travels = pickle.dumps(store) + cloudpickle.dumps(graph) + pickle.dumps(locate(there))
     assert there.encode() in travels
     written = b"".join([key.encode() + data for key, data in objects(bucket).items()])
