@@ -30,7 +30,7 @@ D, TASK_ROWS, DTYPE = 31, 32, "float32"
 REPEATS = 3
 
 
-def write_store(path: Path, gigabytes: float, *, rounded: bool) -> float:
+def write_store(path: str | Path, gigabytes: float, *, rounded: bool) -> float:
     """Write tasks of noise (or of small whole numbers), and return the seconds spent writing."""
     rng = np.random.default_rng(0)
     n_rows = 8192 * TASK_ROWS // 8

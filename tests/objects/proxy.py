@@ -44,9 +44,10 @@ class Proxy:
         with self.lock:
             attempt = self._attempts[method, path]
             self._attempts[method, path] += 1
-            fault = self.fault(method, path, attempt)
+        fault = self.fault(method, path, attempt)
+        with self.lock:
             self.done[fault] += 1
-            return fault
+        return fault
 
 
 class _Handler(BaseHTTPRequestHandler):
