@@ -149,6 +149,7 @@ def test_columns_of_other_types(tmp_path, values):
 
 def test_paths(tmp_path):
     path = as_csv(tmp_path, table())
+    refused(tmp_path, "s3://bucket/rows.csv", "s3://bucket/rows.csv is a URL: tables are read from")
     refused(tmp_path, tmp_path / "nothing.csv", "there is no file or folder .*nothing.csv")
     refused(tmp_path, tmp_path / "no*.parquet", r"no file matches .*no\*.parquet")
     refused(tmp_path, [], "no input was given")

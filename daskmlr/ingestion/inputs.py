@@ -126,6 +126,8 @@ def open_inputs(
 
 
 def _match(path: str) -> list[Path]:
+    if "://" in path:
+        raise InputError(f"{path} is a URL: tables are read from paths; fetch it, or mount it")
     plain = Path(path)
     if plain.is_dir():
         found = sorted(
