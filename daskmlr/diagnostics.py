@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial.distance import cdist
 from sklearn.exceptions import ConvergenceWarning
 
-from daskmlr.errors import ComponentWarning, StructureWarning
+from daskmlr.errors import ComponentWarning, DamageWarning, StructureWarning
 from daskmlr.kernels.diagnosis import residual_signal
 from daskmlr.kernels.regression import least_noise, pooled_regression
 from daskmlr.kernels.subspace import rank_above
@@ -18,6 +18,7 @@ from daskmlr.kernels.subspace import rank_above
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from daskmlr.graph.faults import LeftOut
     from daskmlr.kernels.assignment import Mixture
     from daskmlr.kernels.blocks import Frame
     from daskmlr.kernels.diagnosis import DiagnosisSums
@@ -115,6 +116,13 @@ class Diagnosis:
         """Give them to Python; `stacklevel` as `warnings.warn` in the caller's place."""
         for category, message in self.warnings:
             warnings.warn(message, category, stacklevel=stacklevel + 1)
+
+
+def diagnose_damage(verdict: Diagnosis, left_out: LeftOut) -> None:
+    """Say which damaged blocks a fit left out, if it was told to."""
+    verdict.facts.update(left_out.facts())
+    if left_out.blocks:
+        verdict.warn(DamageWarning, f"{left_out}")
 
 
 def nearest_components(mixture: Mixture, spectrum: Spectrum) -> NDArray[np.int64]:

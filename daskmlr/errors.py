@@ -27,6 +27,10 @@ class PathExistsError(StoreError, FileExistsError):
     """The output path exists already; nothing was overwritten."""
 
 
+class ReadError(StoreError, OSError):
+    """A store could not be read, for a reason of the machine or the network and not of its data."""
+
+
 class CheckpointError(StoreError):
     """What an interrupted run has left cannot be taken up by this one."""
 
@@ -55,12 +59,16 @@ class ClusterError(DaskmlrError, RuntimeError):
     """A Dask cluster cannot be started, or its processes cannot do what a run needs."""
 
 
+class WorkerError(DaskmlrError):
+    """A worker failed, or code that it ran for a pass."""
+
+
+class SchedulerError(DaskmlrError, ConnectionError):
+    """The connection to the Dask scheduler was lost."""
+
+
 class DaskmlrWarning(UserWarning):
     """Base of every warning that daskmlr gives."""
-
-
-class ClusterWarning(DaskmlrWarning):
-    """The processes of a Dask cluster differ in what may matter."""
 
 
 class ComponentWarning(DaskmlrWarning):
@@ -69,3 +77,11 @@ class ComponentWarning(DaskmlrWarning):
 
 class StructureWarning(DaskmlrWarning):
     """The tasks show no sign of more than one regression."""
+
+
+class DamageWarning(DaskmlrWarning):
+    """Damaged blocks were left out, as asked for."""
+
+
+class ClusterWarning(DaskmlrWarning):
+    """Processes of a Dask cluster differ, a pass does not move, a worker fails; the run goes on."""

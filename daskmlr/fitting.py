@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from daskmlr import plan, stages
-from daskmlr.diagnostics import Diagnosis, Outcome, Spectrum, diagnose
+from daskmlr.diagnostics import Diagnosis, Outcome, Spectrum, diagnose, diagnose_damage
 from daskmlr.errors import InputError
 from daskmlr.kernels.robust import check_fraction
 from daskmlr.kernels.thin import SubspaceFrame
@@ -22,6 +22,7 @@ from daskmlr.widening import widen
 
 if TYPE_CHECKING:
     from daskmlr.graph.execute import Runner
+    from daskmlr.graph.faults import LeftOut
     from daskmlr.stages import FitOptions
     from daskmlr.storage.checkpoint import Checkpoint
     from daskmlr.storage.tasks import TaskStore
@@ -75,11 +76,14 @@ def fit_tasks(
     verdict = diagnose(outcome, spectrum, evidence)
     if options.robust is not None:
         diagnose_trimming(verdict, mixture, options, tasks.n_tasks)
-    return _model(tasks, spectrum, outcome, verdict, record), verdict
+    left_out = runner.left_out(tasks)
+    diagnose_damage(verdict, left_out)
+    return _model(tasks, left_out, spectrum, outcome, verdict, record), verdict
 
 
 def _model(
     tasks: TaskStore,
+    left_out: LeftOut,
     spectrum: Spectrum,
     outcome: Outcome,
     verdict: Diagnosis,
@@ -104,10 +108,10 @@ def _model(
         offset=frame.offset,
         gram=outcome.sums.gram,
         mass=outcome.sums.mass,
-        sources=(source_of(tasks),),
+        sources=(source_of(tasks, block=left_out.first_kept()),),
         log_likelihood=outcome.sums.log_likelihood,
-        n_tasks=tasks.n_tasks,
-        n_rows=tasks.n_rows,
+        n_tasks=tasks.n_tasks - left_out.n_tasks,
+        n_rows=tasks.n_rows - left_out.n_rows,
         n_iter=outcome.n_passes,
         converged=outcome.converged,
         history=tuple(record.entries),
@@ -142,6 +146,6 @@ def _check_memory(tasks: TaskStore, options: FitOptions, runner: Runner) -> None
     for stage, sum_bytes in plan.sum_bytes_of_fit(
         tasks.n_features, options.n_components, stages.heavy_count(tasks, options), n_left_out
     ).items():
-        plan.check_memory(
-            plan.plan_pass(tasks, sum_bytes), stage=stage, n_threads=n_threads, limit=limit
-        )
+        cost = plan.plan_pass(tasks, sum_bytes)
+        plan.check_memory(cost, stage=stage, n_threads=n_threads, limit=limit)
+        runner.planned[stage] = cost.peak_bytes(n_threads)

@@ -161,12 +161,12 @@ def measure_rates(tasks: TaskStore, options: FitOptions, n_threads: int) -> Rate
     n_threads = min(n_threads, CPU_COUNT)
     run = (0, min(SAMPLED_BLOCKS, tasks.n_blocks))
     start = time.perf_counter()
-    n_bytes = sum(block.X.nbytes + block.y.nbytes for block in leaf.read_run(tasks, *run))
+    n_bytes = sum(block.X.nbytes + block.y.nbytes for block in leaf.read_run(tasks, run, (), []))
     read = time.perf_counter() - start
     products: dict[str, float] = {}
     with leaf.one_blas_thread(), ThreadPoolExecutor(n_threads) as threads:
         for stage, (kernel, combine, in_place) in _kernels(tasks, options).items():
-            packed = leaf.pack(tasks, kernel, combine, (), in_place)
+            packed = leaf.pack(tasks, kernel, combine, (), in_place, ())
             seconds = []
             for _ in range(ROUNDS):
                 start = time.perf_counter()

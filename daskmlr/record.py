@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from daskmlr.errors import InputError
+from daskmlr.errors import DamagedStoreError, InputError
 from daskmlr.graph.environment import DECISIVE, environment
+from daskmlr.graph.faults import skips_damage
 from daskmlr.graph.reduce import reduce_tasks
 from daskmlr.kernels.acceleration import Ascent
 from daskmlr.kernels.assignment import Mixture
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from daskmlr.storage.tasks import TaskStore
 
     Step = TypeVar("Step")
+
+# Key of the numbers of the damaged blocks that a run leaves out.
+LEFT_OUT = "left-out"
 
 logger = logging.getLogger(__name__)
 
@@ -81,9 +85,10 @@ def checkpointing(
     seed = parameters["random_state"]
     if not isinstance(seed, int):
         raise InputError(f"a fit that can be resumed needs an int as random_state, got {seed!r}")
+    skips = {"skip_damaged": True} if skips_damage() else {}
     identity = {
-        "store": {**source_of(tasks), "facts": key_of("facts", asdict(tasks.facts))},
-        "parameter": {name: _plain(value) for name, value in parameters.items()},
+        "store": {**_source(tasks), "facts": key_of("facts", asdict(tasks.facts))},
+        "parameter": {name: _plain(value) for name, value in parameters.items()} | skips,
         "code": {name: environment()[name] for name in DECISIVE},
     }
     checkpoint = open_checkpoint(path, identity, RESULTS, resume=resume)
@@ -93,6 +98,13 @@ def checkpointing(
         checkpoint.remove()
         raise
     checkpoint.remove()
+
+
+def _source(tasks: TaskStore) -> dict[str, Any]:
+    try:
+        return source_of(tasks)
+    except DamagedStoreError:  # the first pass says which blocks are
+        return {"n_tasks": tasks.n_tasks, "fingerprint": "damaged"}
 
 
 def _plain(value: Any) -> Any:
@@ -150,10 +162,12 @@ class RunRecord:
     ) -> Any:
         """`reduce_tasks`, recorded as a stage; a long pass keeps its parts too."""
         key = key_of(stage, first_block, *args) if self.checkpoint else ""
-        parts = self.checkpoint.parts(key) if self.checkpoint else None
+        # parts of a first pass would not know of the damage in others
+        parts = self.checkpoint.parts(key) if self.checkpoint and not skips_damage() else None
+        self._leave_out_as_before(tasks, runner)
 
         def function() -> Any:
-            return reduce_tasks(
+            result = reduce_tasks(
                 tasks,
                 from_block,
                 combine,
@@ -164,8 +178,17 @@ class RunRecord:
                 name=stage,
                 parts=parts,
             )
+            if self.checkpoint and skips_damage() and self.checkpoint.get(LEFT_OUT) is None:
+                self.checkpoint.keep(LEFT_OUT, list(runner.left_out(tasks).blocks))
+            return result
 
         return self._once(stage, key, function, facts)
+
+    def _leave_out_as_before(self, tasks: TaskStore, runner: Runner) -> None:
+        """Leave out the damaged blocks that were so before the run was interrupted."""
+        blocks = self.checkpoint.get(LEFT_OUT) if self.checkpoint and skips_damage() else None
+        if blocks is not None:
+            runner.leave_out(tasks, blocks)
 
     def repeat(
         self,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from daskmlr import stages
-from daskmlr.diagnostics import Diagnosis, Spectrum, warn_of_merged
+from daskmlr.diagnostics import Diagnosis, Spectrum, diagnose_damage, warn_of_merged
 from daskmlr.errors import InputError
 from daskmlr.kernels.assignment import Mixture
 from daskmlr.kernels.regression import (
@@ -88,8 +88,11 @@ def update_model(
         tasks, options, spectrum, new, at, runner, record, first_block=first
     )
     warn_of_merged(verdict, at, evidence)
+    left_out = runner.left_out(tasks)
+    diagnose_damage(verdict, left_out)
     both = replace(combine_sums(old, new), log_likelihood=bound)
-    return _updated(model, tasks, at, both, record, verdict, converged), verdict
+    source = source_of(tasks, block=left_out.first_kept(first))
+    return _updated(model, source, at, both, record, verdict, converged), verdict
 
 
 def first_new_block(model: Model, tasks: TaskStore) -> int:
@@ -104,7 +107,8 @@ def first_new_block(model: Model, tasks: TaskStore) -> int:
         (
             source["n_tasks"]
             for source in model.sources
-            if source["n_tasks"] <= tasks.n_tasks and source == source_of(tasks, source["n_tasks"])
+            if source["n_tasks"] <= tasks.n_tasks
+            and source == source_of(tasks, source["n_tasks"], block=source.get("block", 0))
         ),
         default=0,
     )
@@ -133,7 +137,7 @@ def _state(model: Model) -> tuple[Frame, Mixture, ComponentSums]:
 
 def _updated(
     model: Model,
-    tasks: TaskStore,
+    source: dict[str, Any],
     mixture: Mixture,
     sums: ComponentSums,
     record: RunRecord,
@@ -150,7 +154,7 @@ def _updated(
         weights=mixture.weights,
         gram=sums.gram,
         mass=sums.mass,
-        sources=(*model.sources, source_of(tasks)),
+        sources=(*model.sources, source),
         log_likelihood=sums.log_likelihood,
         n_tasks=sums.n_tasks,
         n_rows=sums.n_rows,
@@ -158,5 +162,5 @@ def _updated(
         converged=converged,
         history=(*model.history, *record.entries),
         notes=(*model.notes, *(message for _, message in verdict.warnings)),
-        diagnostics={**model.diagnostics, "updates": updates},
+        diagnostics={**model.diagnostics, **verdict.facts, "updates": updates},
     )

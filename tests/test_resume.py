@@ -123,9 +123,9 @@ def test_a_long_pass_keeps_its_parts(easy_tasks, client):
     kept, computed = {}, []
     compute = execute.Runner.compute_each
 
-    def counted(self, graphs, name, n_runs):
-        computed.append(len(graphs))
-        return compute(self, graphs, name, n_runs)
+    def counted(self, build, *rest):
+        computed.append(len(build()))
+        return compute(self, build, *rest)
 
     with (
         mock.patch.object(reduce, "LONG_PASS", 4),

@@ -36,6 +36,13 @@ Place: TypeAlias = "AbstractContextManager[ClientLike]"
 PATH_OR_URL = click.Path(path_type=str)
 LOCAL_FILE = click.Path(dir_okay=False, path_type=Path)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+skip_damaged = click.option(
+    "--skip-damaged",
+    is_flag=True,
+    expose_value=False,
+    callback=lambda context, _, asked: leave_out_damage(context) if asked else None,
+    help="Leave damaged blocks out, and say which.",
+)
 seed_option = click.option("--seed", type=int, default=0, show_default=True)
 
 
@@ -211,6 +218,13 @@ def _logging_to(path: Path) -> Iterator[None]:
     finally:
         ours.removeHandler(handler)
         handler.close()
+
+
+def leave_out_damage(context: click.Context) -> None:
+    """Leave damaged blocks out of every pass of a command."""
+    import dask
+
+    context.with_resource(dask.config.set({"daskmlr.skip-damaged": True}))
 
 
 def print_facts(facts: dict[str, Any], as_json: bool, tables: Sequence[Table]) -> None:

@@ -18,6 +18,7 @@ from daskmlr.cli.base import (
     print_facts,
     progress,
     seed_option,
+    skip_damaged,
 )
 
 
@@ -55,6 +56,7 @@ class AutoOrNumber(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint of an interrupted fit.")
 @seed_option
+@skip_damaged
 @computes
 @as_json
 def fit(
@@ -106,6 +108,7 @@ def fit(
 @click.argument("model", type=PATH_OR_URL)
 @click.argument("store", type=PATH_OR_URL)
 @click.argument("out", type=PATH_OR_URL)
+@skip_damaged
 @computes
 @as_json
 def update(model: str, store: str, out: str, place: Place, as_json: bool) -> None:
@@ -147,6 +150,7 @@ def update(model: str, store: str, out: str, place: Place, as_json: bool) -> Non
     show_default=True,
     help="Most of the tasks called odd that may be sound (false discovery rate).",
 )
+@skip_damaged
 @computes
 @as_json
 def assign(model: str, store: str, out: str, odd_rate: float, place: Place, as_json: bool) -> None:
@@ -161,10 +165,12 @@ def assign(model: str, store: str, out: str, odd_rate: float, place: Place, as_j
     refuse_existing(out)
     with place as client, progress() as show, connect(client, show) as runner:
         fitted.assign(tasks, out, client=runner)
-    odd = report.odd_facts(out, odd_rate, tasks.n_tasks)
-    print_facts({"out": str(out), "tasks": tasks.n_tasks, **odd}, as_json, [])
+        left_out = runner.left_out(tasks)
+    n_tasks = tasks.n_tasks - left_out.n_tasks
+    odd = report.odd_facts(out, odd_rate, n_tasks)
+    print_facts({"out": str(out), "tasks": n_tasks, **left_out.facts(), **odd}, as_json, [])
     if not as_json:
-        click.echo(f"{tasks.n_tasks:,} tasks labelled in {out}.")
+        click.echo(f"{n_tasks:,} tasks labelled in {out}.")
         click.echo(
             f"{odd['odd_tasks']:,} tasks are odd: no component explains them (false discovery "
             f"rate {odd_rate:g}"
@@ -183,6 +189,7 @@ def assign(model: str, store: str, out: str, odd_rate: float, place: Place, as_j
     show_default=True,
     help="'observed' trusts the model's noise, 'sandwich' does not.",
 )
+@skip_damaged
 @computes
 @as_json
 def intervals(

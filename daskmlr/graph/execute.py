@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+import logging
+import warnings
+from concurrent.futures import CancelledError
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dask
@@ -11,11 +14,19 @@ from dask.system import CPU_COUNT
 from dask.utils import parse_timedelta
 from distributed import Client, Security, wait
 from distributed.system import MEMORY_LIMIT
-from distributed.utils import key_split
 
-from daskmlr.errors import InputError
+from daskmlr.errors import (
+    ClusterWarning,
+    DamageWarning,
+    InputError,
+    ReadError,
+    SchedulerError,
+    WorkerError,
+)
 from daskmlr.graph import preflight
+from daskmlr.graph.faults import LeftOut, Partial, explained, lost, refusal, skips_damage
 from daskmlr.graph.leaf import one_blas_thread
+from daskmlr.graph.watch import Watch, elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +34,7 @@ if TYPE_CHECKING:
 
     from dask.delayed import Delayed
 
+    from daskmlr.graph.faults import Damage
     from daskmlr.storage.tasks import TaskStore
 
     Progress = Callable[[str, int, int], None]
@@ -31,6 +43,8 @@ ClientLike: TypeAlias = "Client | Runner | str | None"
 
 IN_PROCESS = ("sync", "synchronous", "threads")
 POLL_SECONDS = 0.25
+# Workers that may fail to read before a pass is given up.
+MOST_AVOIDED = 3
 
 
 class Runner:
@@ -42,6 +56,11 @@ class Runner:
         See `connect`.
     progress : callable, optional
         ``progress(name, done, total)``, called as the runs of a pass finish.
+
+    Attributes
+    ----------
+    planned : dict of int
+        Memory that a pass is planned to take on a worker, bytes, by its name.
     """
 
     def __init__(self, client: Client | str | None = None, progress: Progress | None = None):
@@ -52,6 +71,8 @@ class Runner:
         self._scheduler: str | None = None
         self._local = False
         self._checked: set[tuple[str, int, str | None]] = set()
+        self._left_out: dict[str, LeftOut] = {}
+        self.planned: dict[str, int] = {}
 
     def __enter__(self) -> Runner:
         self._stack.enter_context(one_blas_thread())
@@ -70,7 +91,8 @@ class Runner:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stack.close()
+        with _quiet() if isinstance(error, SchedulerError) else nullcontext():
+            self._stack.close()
 
     @property
     def dashboard_link(self) -> str | None:
@@ -110,58 +132,142 @@ class Runner:
         if client is None or self._local or client.scheduler.address.startswith("inproc://"):
             return
         seconds = _patience()
-        if not self._checked:
-            preflight.check_environments(client, seconds)
         passed = (tasks.path, tasks.n_tasks, staging)
-        if passed not in self._checked:
-            preflight.check_files(client, tasks, staging, seconds)
-            self._checked.add(passed)
+        try:
+            if not self._checked:
+                preflight.check_environments(client, seconds)
+            if passed not in self._checked:
+                preflight.check_files(client, tasks, staging, seconds)
+                self._checked.add(passed)
+        except (CancelledError, OSError) as error:
+            raise lost(client.scheduler.address, "before the first pass") from error
 
-    def compute(self, graph: Delayed, name: str, n_runs: int) -> Any:
-        """Compute `graph`, whose `n_runs` leaves have keys that begin with `name`."""
-        ((_, result),) = self.compute_each([graph], name, n_runs)
+    def left_out(self, tasks: TaskStore) -> LeftOut:
+        """Return the damaged blocks of a store that passes leave out, found by the first of them.
+
+        None are, but with ``daskmlr.skip-damaged`` in `dask.config`.
+        """
+        return self._left_out.get(tasks.path, LeftOut())
+
+    def leave_out(self, tasks: TaskStore, blocks: Sequence[int]) -> None:
+        """Leave out these damaged blocks of a store from now on, if it is not settled yet."""
+        if tasks.path in self._left_out:
+            return
+        left_out = self._left_out[tasks.path] = LeftOut.of(tasks, blocks)
+        if blocks:
+            said = f"{left_out} of every pass over {tasks.path}"
+            warnings.warn(said, DamageWarning, stacklevel=2)
+
+    def compute(
+        self, build: Callable[[], Delayed], name: str, n_runs: int, tasks: TaskStore
+    ) -> Any:
+        """Compute a graph; as `compute_each`."""
+        ((_, result),) = self.compute_each(lambda: [build()], name, n_runs, tasks)
         return result
 
     def compute_each(
-        self, graphs: Sequence[Delayed], name: str, n_runs: int
+        self, build: Callable[[], list[Delayed]], name: str, n_runs: int, tasks: TaskStore
     ) -> Iterator[tuple[int, Any]]:
         """Compute several graphs, and yield each one's number and result when it is ready.
 
-        Their `n_runs` leaves, in all, have keys that begin with `name`. A result is let go on the
-        workers once it was yielded.
+        `build` makes them, with other keys each time. Their `n_runs` leaves, in all, have keys that
+        begin with `name`, and read `tasks`. A result
+        is let go on the workers once it was yielded. One without a damaged block comes last: it is
+        of no use until all of them are known.
+
+        Raises
+        ------
+        DamagedStoreError
+            If blocks are damaged, naming them, unless they are to be left out.
+        ReadError
+            If the store cannot be read otherwise.
+        NoSpaceError
+            If a disk is full.
+        WorkerError
+            If something else fails in a graph task, or worker after worker is lost.
+        SchedulerError
+            If the connection to the scheduler is lost.
         """
+        held: list[tuple[int, Partial]] = []
+        for i, part in self._partials(build, name, n_runs):
+            if part.damaged:
+                held.append((i, part))
+            else:
+                yield i, part.total
+        self._settle(tasks, [damage for _, part in held for damage in part.damaged])
+        yield from ((i, part.total) for i, part in held)
+
+    def _settle(self, tasks: TaskStore, damaged: list[Damage]) -> None:
+        """Refuse damaged blocks, or leave them out from now on; the first pass says which."""
+        known = tasks.path in self._left_out
+        damaged.sort(key=lambda damage: damage.block)
+        skip = skips_damage()
+        if damaged and (known or not skip or len(damaged) == tasks.n_blocks):
+            raise refusal(tasks, damaged, late=known and skip)
+        self.leave_out(tasks, [damage.block for damage in damaged])
+
+    def _partials(
+        self, build: Callable[[], list[Delayed]], name: str, n_runs: int
+    ) -> Iterator[tuple[int, Partial]]:
         if self._client is None and (self._scheduler is not None or n_runs == 1):
             with _Count(name, n_runs, self._progress):
-                for i, graph in enumerate(graphs):
-                    yield i, dask.compute(graph, scheduler=self._scheduler or "sync")[0]
+                for i, graph in enumerate(build()):
+                    try:
+                        part = dask.compute(graph, scheduler=self._scheduler or "sync")[0]
+                    except WorkerError as error:
+                        raise explained(error, "", name) from error.__cause__
+                    yield i, part
             return
         if self._client is None:
             self._client = self._stack.enter_context(_local_client())
             self._local = True
-        yield from self._compute_on(self._client, graphs, name, n_runs)
+        try:
+            yield from self._compute_on(self._client, build, name, n_runs)
+        except Exception as error:
+            address = self._client.scheduler.address
+            raise explained(error, address, name, self.planned.get(name)) from None
 
     def _compute_on(
-        self, client: Client, graphs: Sequence[Delayed], name: str, n_runs: int
-    ) -> Iterator[tuple[int, Any]]:
-        prefix = key_split(f"{name}-0")
-        if self._progress is not None:
-            before = client.run_on_scheduler(_finished, prefix=prefix)
-        waiting = dict(enumerate(client.compute(list(graphs))))
+        self, client: Client, build: Callable[[], list[Delayed]], name: str, n_runs: int
+    ) -> Iterator[tuple[int, Partial]]:
+        graphs = build()
+        watch = Watch(client, graphs, name, n_runs)
+        waiting = dict(enumerate(client.compute(graphs)))
+        avoided: set[str] = set()
         try:
             while waiting:
-                if self._progress is not None:
-                    done = client.run_on_scheduler(_finished, prefix=prefix) - before
-                    self._progress(name, min(done, n_runs), n_runs)
-                with suppress(TimeoutError), client.as_current():
+                self._tell(name, watch.n_done, n_runs)
+                with client.as_current(), suppress(TimeoutError):
                     wait(waiting.values(), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")
                 for i in [i for i, future in waiting.items() if future.done()]:
-                    yield i, waiting[i].result()
-                    del waiting[i]
+                    try:
+                        result = waiting[i].result()
+                    except ReadError as error:
+                        bad, others = client.run_on_scheduler(
+                            elsewhere, key=waiting[i].key, avoided=avoided
+                        )
+                        avoided |= bad
+                        if not others or len(avoided) > MOST_AVOIDED:
+                            raise
+                        _warn_of_move(error, others)
+                        # Dask's own retries go to the worker that has just become free: the same
+                        graphs[i] = build()[i]
+                        waiting[i] = client.compute(graphs[i], workers=others)
+                        watch = Watch(client, graphs, name, n_runs)
+                    else:
+                        yield i, result
+                        del waiting[i]
+                if waiting:
+                    watch.look()
         except BaseException:
-            client.cancel(list(waiting.values()))
+            if client.status == "running":
+                client.cancel(list(waiting.values()))
             raise
+        self._tell(name, n_runs, n_runs)
+
+    def _tell(self, name: str, done: int, n_runs: int) -> None:
         if self._progress is not None:
-            self._progress(name, n_runs, n_runs)
+            self._progress(name, done, n_runs)
 
 
 def connect(client: ClientLike, progress: Progress | None = None) -> AbstractContextManager[Runner]:
@@ -233,13 +339,21 @@ def _local_client() -> Client:
     )
 
 
-def _finished(prefix: str, dask_scheduler: Any) -> int:
-    """Count the finished graph tasks of this name, ever; runs on the scheduler."""
-    known = dask_scheduler.task_prefixes.get(prefix)
-    if known is None:
-        return 0
-    counts = known.state_counts
-    return int(counts["memory"] + counts["released"] + counts["forgotten"])
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Dask's client from logging the traceback of the reconnection that it gives up."""
+    logger = logging.getLogger("distributed.client")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _warn_of_move(error: ReadError, others: Sequence[str]) -> None:
+    said = f"{error}. Trying on {len(others)} other workers"
+    warnings.warn(said, ClusterWarning, stacklevel=2)
 
 
 class _Count(Callback):  # type: ignore[misc]

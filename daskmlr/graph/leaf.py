@@ -10,20 +10,22 @@ import platform
 import socket
 import threading
 from contextlib import contextmanager
-from functools import lru_cache, reduce
+from functools import lru_cache, partial, reduce
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 from threadpoolctl import threadpool_limits
 
-from daskmlr.errors import ClusterError, InputError, StoreError
+from daskmlr.errors import ClusterError, DamagedStoreError, InputError, StoreError
 from daskmlr.graph.environment import DECISIVE, differences, environment
+from daskmlr.graph.faults import Damage, Partial, join, patiently, with_one_cause
 from daskmlr.storage.chunks import Buffers
 from daskmlr.storage.rows import write_rows_part
 from daskmlr.storage.tasks import BLOCKS_AHEAD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     import numpy as np
 
@@ -115,61 +117,94 @@ def unpack(packed: bytes) -> Any:
         raise type(error)(f"{here} cannot read the store: {error}") from error
 
 
-def read_run(store: TaskStore, start: int, stop: int) -> Iterator[TaskBlock]:
-    """Yield blocks ``start:stop``.
+def read_run(
+    store: TaskStore, run: tuple[int, int], skipped: Collection[int], damaged: list[Damage]
+) -> Iterator[TaskBlock]:
+    """Yield the blocks of a run but those `skipped`; list the damaged, and go on.
 
     The system is told what comes next, and reads it meanwhile; past the end of a short run too:
     that is then for another thread, most likely of this machine. A thread that reads ahead on disk
     was slower than none: what it gains it loses to Python's lock. Blocks of an object store are
     asked for ahead, those of the run alone: nobody else would get them.
     """
+    start, stop = run
     buffers = Buffers()
     on_disk = store.blocks_ahead == 0
     told = start + 1 if on_disk else start
     last = max(stop, start + BLOCKS_AHEAD) if on_disk else stop - 1
     for index in range(start, stop):
         while told <= min(index + BLOCKS_AHEAD, last):
-            store.will_need(told, buffers)
+            if told not in skipped:
+                store.will_need(told, buffers)
             told += 1
-        yield store.read_block(index, buffers)
+        if index in skipped:
+            continue
+        try:
+            block = patiently(partial(store.read_block, index, buffers))
+        except DamagedStoreError as error:
+            damaged.append(Damage(index, str(error)))
+        else:
+            yield block
 
 
-def reduce_run(run: tuple[int, int], packed: bytes) -> Any:
+@with_one_cause
+def reduce_run(run: tuple[int, int], packed: bytes) -> Partial:
     """Sum the blocks of one run, left to right."""
     keep_freed_memory()
-    store, from_block, combine, args, in_place = unpack(packed)
-    blocks = read_run(store, *run)
+    store, from_block, combine, args, in_place, skipped = unpack(packed)
+    damaged: list[Damage] = []
+    total = None
     with one_blas_thread():
-        if not in_place:
-            return reduce(combine, (from_block(block, *args) for block in blocks))
-        total = None
-        for block in blocks:
-            total = from_block(block, *args, onto=total)
-        return total
+        for block in read_run(store, run, skipped, damaged):
+            if in_place:
+                total = from_block(block, *args, onto=total)
+            else:
+                part = from_block(block, *args)
+                total = part if total is None else combine(total, part)
+    return Partial(total, tuple(damaged))
 
 
-def combine_sums(packed: bytes, parts: Iterable[Any]) -> Any:
-    """Combine the sums of a node of the tree, left to right."""
+def combine_sums(packed: bytes, sums: Iterable[Any]) -> Any:
+    """Combine the sums of a node of the tree, left to right; None is the sum of nothing."""
     _, _, combine, *_ = unpack(packed)
     with one_blas_thread():
-        return reduce(combine, parts)
+        found = [part for part in sums if part is not None]
+        return reduce(combine, found) if found else None
 
 
-def map_run(run: tuple[int, int], part: int, packed: bytes, staging: str) -> int:
-    """Map the blocks of one run and write their rows as one part; return the number of rows."""
+@with_one_cause
+def combine_partials(packed: bytes, parts: Sequence[Partial]) -> Partial:
+    """Combine what graph tasks came to."""
+    return join(parts, lambda sums: combine_sums(packed, sums))
+
+
+@with_one_cause
+def map_run(run: tuple[int, int], part: int, packed: bytes, staging: str) -> Partial:
+    """Map the blocks of one run and write their rows as one part, if they have any.
+
+    Returns
+    -------
+    Partial
+        Of the numbers of the parts written.
+    """
     keep_freed_memory()
-    store, function, args = unpack(packed)
-    written = 0
-
-    def columns() -> Iterator[dict[str, np.ndarray]]:
-        nonlocal written
-        for block in read_run(store, *run):
-            yield _task_rows(block, store, function, args)
-            written += block.n_tasks
-
+    store, function, args, skipped = unpack(packed)
+    damaged: list[Damage] = []
+    rows = (
+        _task_rows(block, store, function, args) for block in read_run(store, run, skipped, damaged)
+    )
     with one_blas_thread():
-        write_rows_part(staging, part, columns())
-    return written
+        first = next(rows, None)
+        if first is None:
+            return Partial((), tuple(damaged))
+        write_rows_part(staging, part, chain([first], rows))
+    return Partial((part,), tuple(damaged))
+
+
+@with_one_cause
+def join_parts(parts: Sequence[Partial]) -> Partial:
+    """List the parts that were written."""
+    return join(parts, lambda written: tuple(chain.from_iterable(written)))
 
 
 def map_block(

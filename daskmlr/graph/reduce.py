@@ -109,17 +109,28 @@ def reduce_tasks(
     all_runs = plan.runs(tasks, first_block)
     with connect(client) as runner, _logged(name, tasks, all_runs):
         runner.check(tasks)
-        shared = leaf.pack(tasks, from_block, combine, tuple(args), in_place)
+        skipped = runner.left_out(tasks).blocks
+        shared = leaf.pack(tasks, from_block, combine, tuple(args), in_place, skipped)
         if parts is None or len(all_runs) <= LONG_PASS:
-            (root,) = _reduction(shared, all_runs, name, most=1)
-            result = runner.compute(root, name, len(all_runs))
+            result = runner.compute(
+                lambda: _reduction(shared, all_runs, name, most=1)[0], name, len(all_runs), tasks
+            )
             return result
-        nodes = _reduction(shared, all_runs, name, most=MOST_PARTS)
-        missing = [i for i in range(len(nodes)) if i not in parts]
-        n_runs = math.ceil(len(all_runs) * len(missing) / len(nodes))
-        for i, part in runner.compute_each([nodes[i] for i in missing], name, n_runs):
+
+        def build() -> list[Delayed]:
+            return _reduction(shared, all_runs, name, most=MOST_PARTS)
+
+        n_parts = len(build())
+        missing = [i for i in range(n_parts) if i not in parts]
+        n_runs = math.ceil(len(all_runs) * len(missing) / n_parts)
+
+        def build_missing() -> list[Delayed]:
+            nodes = build()
+            return [nodes[i] for i in missing]
+
+        for i, part in runner.compute_each(build_missing, name, n_runs, tasks):
             parts[missing[i]] = part
-        result = _from_parts(shared, parts, range(len(nodes)))
+        result = _from_parts(shared, parts, range(n_parts))
         return result
 
 
@@ -186,15 +197,13 @@ def map_tasks(
         all_runs = plan.runs(tasks)
         with connect(client) as runner, _logged(name, tasks, all_runs):
             runner.check(tasks, staging)
-            key, sums, shared = _keys(name, leaf.pack(tasks, function, tuple(args)))
-            write = delayed(leaf.map_run, pure=False)
-            parts = [
-                write(run, part, shared, staging, dask_key_name=(key, part))
-                for part, run in enumerate(all_runs)
-            ]
-            graph = delayed(sum, pure=False)(parts, dask_key_name=sums)
-            runner.compute(graph, name, len(all_runs))
-        finish_rows(staging, out, len(all_runs))
+            skipped = runner.left_out(tasks).blocks
+            shared = leaf.pack(tasks, function, tuple(args), skipped)
+            written = runner.compute(
+                lambda: _mapping(shared, all_runs, name, staging), name, len(all_runs), tasks
+            )
+        empty = set(range(len(all_runs))).difference(written)
+        finish_rows(staging, out, len(all_runs), empty=empty)
     except BaseException:
         abandon_rows(staging)
         raise
@@ -224,7 +233,8 @@ def _reduction(
     them all to the worker that holds what they share. So that travels as one key.
     """
     key, sums, packed = _keys(name, shared)
-    leaf_of, node_of = delayed(leaf.reduce_run, pure=False), delayed(leaf.combine_sums, pure=False)
+    leaf_of = delayed(leaf.reduce_run, pure=False)
+    node_of = delayed(leaf.combine_partials, pure=False)
     level = [leaf_of(run, packed, dask_key_name=(key, i)) for i, run in enumerate(all_runs)]
     depth = 0
     while len(level) > most:
@@ -234,6 +244,19 @@ def _reduction(
         ]
         depth += 1
     return level
+
+
+def _mapping(
+    shared: bytes, all_runs: Sequence[tuple[int, int]], name: str, staging: str
+) -> Delayed:
+    """Parts of a table, and the list of them."""
+    key, sums, packed = _keys(name, shared)
+    write = delayed(leaf.map_run, pure=False)
+    parts = [
+        write(run, part, packed, staging, dask_key_name=(key, part))
+        for part, run in enumerate(all_runs)
+    ]
+    return delayed(leaf.join_parts, pure=False)(parts, dask_key_name=sums)
 
 
 def _from_parts(shared: bytes, parts: Parts, numbers: Sequence[int]) -> Any:

@@ -33,7 +33,7 @@ from daskmlr.storage.publish import (
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from daskmlr.storage.place import Location
 
@@ -126,10 +126,20 @@ def try_rows_part(staging: str) -> None:
     place.remove(name)
 
 
-def finish_rows(staging: str, out: str | os.PathLike[str], n_parts: int) -> None:
+def finish_rows(
+    staging: str, out: str | os.PathLike[str], n_parts: int, *, empty: Collection[int] = ()
+) -> None:
     """Check that every part is there and like the others, and publish the table.
 
     Memory: for Parquet, next to none; for Zarr, about 0.3 GB, however long the table.
+
+    Parameters
+    ----------
+    staging, out
+        As for `start_rows`.
+    n_parts : int
+    empty : collection of int
+        Parts that have no rows, and were not written.
 
     Raises
     ------
@@ -141,19 +151,21 @@ def finish_rows(staging: str, out: str | os.PathLike[str], n_parts: int) -> None
         If `out` came to exist meanwhile.
     """
     place, target = locate(staging), locate(out)
-    parts = [_part(part) for part in range(n_parts)]
+    numbers = [part for part in range(n_parts) if part not in empty]
+    parts = [_part(part) for part in numbers]
     there = set(place.names())
-    missing = [index for index, part in enumerate(parts) if part not in there]
+    missing = [index for index, part in zip(numbers, parts, strict=True) if part not in there]
     if missing:
         raise StoreError(
             f"{len(missing)} of {n_parts} parts of {out} are missing: {missing[:10]}. Write them, "
             "or start again"
         )
     schema = _schema(place, parts[0])
-    for index, part in enumerate(parts):
+    for index, part in zip(numbers, parts, strict=True):
         found = _schema(place, part)
         if found != schema:
-            raise InputError(_changed(schema, found, "part 0", f"part {index} of {out}"))
+            first = f"part {numbers[0]}"
+            raise InputError(_changed(schema, found, first, f"part {index} of {out}"))
     if isinstance(target, ObjectPrefix):
         _publish_objects(Unpublished(str(target)), place, parts, schema)
         release(target)

@@ -56,7 +56,9 @@ def make_store(path: Path, gigabytes: float, n_features: int, task_rows: int) ->
 
 def graph_of(tasks: TaskStore) -> dict[str, Any]:
     """Size of the graph of one pass."""
-    graph = _reduction(leaf.pack(tasks, len, max, (), False), plan.runs(tasks), "pass", most=1)[0]
+    graph = _reduction(leaf.pack(tasks, len, max, (), False, ()), plan.runs(tasks), "pass", most=1)[
+        0
+    ]
     return {
         "graph_tasks": plan.plan_pass(tasks, 0).n_graph_tasks,
         "graph_bytes": format_bytes(len(cloudpickle.dumps(dict(graph.dask)))),

@@ -42,6 +42,7 @@ class SleepingStore:
     n_blocks: int
     seconds: float
     blocks_ahead: int = 0
+    path: str = "sleeping"
 
     def read_block(self, index: int, buffers: Any) -> int:
         time.sleep(self.seconds)
@@ -71,10 +72,10 @@ def timed_pass(client: Client, leaves: int, seconds: float) -> float:
     """Seconds from the graph to its result."""
     store: Any = SleepingStore(leaves, seconds)
     start = time.perf_counter()
-    shared = leaf.pack(store, number, add, (), False)
+    shared = leaf.pack(store, number, add, (), False, ())
     (graph,) = _reduction(shared, [(i, i + 1) for i in range(leaves)], "sleep", most=1)
     with connect(client) as runner:
-        found = runner.compute(graph, "sleep", leaves)
+        found = runner.compute(lambda: graph, "sleep", leaves, store)
     if found != leaves:
         raise AssertionError(f"{found} of {leaves} leaves were summed")
     return time.perf_counter() - start
@@ -162,7 +163,7 @@ def run_workers(address: str, n_workers: int) -> None:
 def graph_bytes(leaves: int) -> int:
     """Size of the graph as it travels to the scheduler."""
     store: Any = SleepingStore(leaves, 0.0)
-    shared = leaf.pack(store, number, add, (), False)
+    shared = leaf.pack(store, number, add, (), False, ())
     (graph,) = _reduction(shared, [(i, i + 1) for i in range(leaves)], "sleep", most=1)
     return len(cloudpickle.dumps(dict(graph.dask)))
 

@@ -9,7 +9,7 @@ import pytest
 import zarr
 
 from daskmlr import InputError, map_tasks
-from daskmlr.errors import PathExistsError
+from daskmlr.errors import PathExistsError, WorkerError
 
 # worker processes cannot import a test module: what is defined here travels whole
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -62,7 +62,7 @@ def test_a_function_that_fails_leaves_nothing(easy_tasks, tmp_path):
             raise RuntimeError("the 1001st")
         return summary(block)
 
-    with pytest.raises(RuntimeError, match="1001st"):
+    with pytest.raises(WorkerError, match=r"RuntimeError: the 1001st \(in fail, line"):
         map_tasks(easy_tasks, fail, tmp_path / "rows.parquet", client="sync")
     assert list(tmp_path.iterdir()) == []
 

@@ -140,7 +140,7 @@ def test_a_name_that_is_no_scheduler_is_refused(easy_tasks):
 def test_the_graph_is_small_whatever_it_carries(easy_tasks):
     """Parameters travel once, not with every graph task."""
     big = np.zeros(50_000)
-    shared = leaf.pack(easy_tasks, row_sums, add, (big,), False)
+    shared = leaf.pack(easy_tasks, row_sums, add, (big,), False, ())
     graph = reduce._reduction(shared, plan.runs(easy_tasks), "sum", most=1)[0]
     size = len(cloudpickle.dumps(dict(graph.dask)))
     assert size < big.nbytes + 100_000
