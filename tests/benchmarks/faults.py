@@ -46,8 +46,8 @@ N_WORKERS = 3
 VICTIM = "worker-2"
 MEMORY_LIMIT = "700MB"
 # Tasks enough for a fit of some seconds.
-TASK_GROUPS = [(60_000, (1, 20)), (500, 40)]
-BLOCK_BYTES = 1 << 19
+TASK_GROUPS = [(20_000, (1, 20)), (500, 40)]
+BLOCK_BYTES = 1 << 18
 # Of an undisturbed run; before, the client imports.
 MOMENTS = (0.25, 0.8)
 # Sooner than Dask's own 5 minutes and 30 s, so that a cut does not take that long in each run.
