@@ -171,9 +171,8 @@ class Runner:
         """Compute several graphs, and yield each one's number and result when it is ready.
 
         `build` makes them, with other keys each time. Their `n_runs` leaves, in all, have keys that
-        begin with `name`, and read `tasks`. A result
-        is let go on the workers once it was yielded. One without a damaged block comes last: it is
-        of no use until all of them are known.
+        begin with `name`, and read `tasks`. A result is let go on the workers once it was yielded.
+        Those that lack damaged blocks come last: they are of no use until all damage is known.
 
         Raises
         ------
@@ -189,21 +188,23 @@ class Runner:
             If the connection to the scheduler is lost.
         """
         held: list[tuple[int, Partial]] = []
+        nothing = True
         for i, part in self._partials(build, name, n_runs):
+            nothing = nothing and part.is_empty
             if part.damaged:
                 held.append((i, part))
             else:
                 yield i, part.total
-        self._settle(tasks, [damage for _, part in held for damage in part.damaged])
+        damaged = [damage for _, part in held for damage in part.damaged]
+        self._settle(tasks, damaged, nothing=nothing)
         yield from ((i, part.total) for i, part in held)
 
-    def _settle(self, tasks: TaskStore, damaged: list[Damage]) -> None:
+    def _settle(self, tasks: TaskStore, damaged: list[Damage], *, nothing: bool) -> None:
         """Refuse damaged blocks, or leave them out from now on; the first pass says which."""
         known = tasks.path in self._left_out
         damaged.sort(key=lambda damage: damage.block)
-        skip = skips_damage()
-        if damaged and (known or not skip or len(damaged) == tasks.n_blocks):
-            raise refusal(tasks, damaged, late=known and skip)
+        if damaged and (known or nothing or not skips_damage()):
+            raise refusal(tasks, damaged, late=known and skips_damage(), nothing=nothing)
         self.leave_out(tasks, [damage.block for damage in damaged])
 
     def _partials(

@@ -97,6 +97,11 @@ class Partial:
     total: Any
     damaged: tuple[Damage, ...] = ()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was summed, and no part of a table written."""
+        return self.total is None or (isinstance(self.total, tuple) and not self.total)
+
 
 def join(parts: Sequence[Partial], combine: Callable[[list[Any]], Any]) -> Partial:
     """Combine the totals of several, and list all their damage, in order."""
@@ -111,17 +116,21 @@ def skips_damage() -> bool:
     return bool(dask.config.get("daskmlr.skip-damaged", False))
 
 
-def refusal(tasks: TaskStore, damaged: Sequence[Damage], *, late: bool) -> DamagedStoreError:
+def refusal(
+    tasks: TaskStore, damaged: Sequence[Damage], *, late: bool, nothing: bool
+) -> DamagedStoreError:
     """Return the error that names all damaged blocks.
 
     Parameters
     ----------
     late : bool
         Whether a pass before has settled which blocks are left out, and could read these.
+    nothing : bool
+        Whether the pass could read no block.
     """
     said = _listed([damage.said for damage in damaged], "\n")
-    if len(damaged) == tasks.n_blocks:
-        return DamagedStoreError(f"no block of {tasks.path} can be read: {said}")
+    if nothing:
+        return DamagedStoreError(f"no block can be read: {said}")
     if late:
         return DamagedStoreError(
             f"{len(damaged)} of {tasks.n_blocks} blocks were read by an earlier pass of this run "

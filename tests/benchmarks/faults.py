@@ -26,6 +26,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,13 +38,13 @@ from tests.benchmarks.bitwise import MIXTURE, different, make_store
 from tests.benchmarks.resume import PATIENCE, fit_command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from daskmlr.storage.tasks import TaskStore
 
-N_WORKERS = 3
+WORKERS = ("worker-0", "worker-1", "worker-2")
 # The worker that things happen to, on a host and a disk of its own.
-VICTIM = "worker-2"
+VICTIM = WORKERS[2]
 MEMORY_LIMIT = "700MB"
 # Tasks enough for a fit of some seconds.
 TASK_GROUPS = [(20_000, (1, 20)), (500, 40)]
@@ -164,25 +165,31 @@ class Cluster:
             os.killpg(self.running[name].pid, signal.SIGKILL)
         self.running[name].wait()
 
-    def repair(self) -> None:
-        """Begin each run with all workers, in good health."""
+    def repair(self) -> int:
+        """Begin a run with all workers, each of which answers; return the victim's process."""
         if "scheduler" not in self.running or self.running["scheduler"].poll() is not None:
             self.close()
-        for name in ("scheduler", *(f"worker-{i}" for i in range(N_WORKERS))):
-            if name not in self.running or self.running[name].poll() is not None:
-                self.start(name)
+            self.start("scheduler")
+        until = time.perf_counter() + PATIENCE
         with self.client() as client:
-            client.wait_for_workers(N_WORKERS, timeout=PATIENCE)
+            while time.perf_counter() < until:
+                for name in WORKERS:  # one whose name is still taken ends at once
+                    if name not in self.running or self.running[name].poll() is not None:
+                        self.start(name)
+                known = client.scheduler_info(n_workers=-1)["workers"]
+                pids = client.run(os.getpid, on_error="return")
+                living = {
+                    known[at]["name"]: pid
+                    for at, pid in pids.items()
+                    if at in known and isinstance(pid, int)
+                }
+                if set(living) == set(WORKERS) and len(pids) == len(WORKERS):
+                    return living[VICTIM]
+                time.sleep(0.5)
+        raise TimeoutError(f"the workers did not come within {PATIENCE:g} s")
 
     def client(self) -> Client:
         return Client(self.address, timeout=PATIENCE, set_as_default=False)
-
-    def victim_process(self) -> int:
-        """Number of the process that computes, under its nanny."""
-        with self.client() as client:
-            workers = client.scheduler_info(n_workers=-1)["workers"].items()
-            (address,) = (at for at, worker in workers if worker["name"] == VICTIM)
-            return int(client.run(os.getpid, workers=[address])[address])
 
     def close(self) -> None:
         for name in self.running:
@@ -202,22 +209,27 @@ class Run:
     over: threading.Event = field(default_factory=threading.Event)
 
 
-def killed(run: Run) -> Iterator[None]:
+def undisturbed(run: Run) -> Generator[None]:
+    """Nothing."""
+    yield
+
+
+def killed(run: Run) -> Generator[None]:
     """A worker and its nanny are killed (SIGKILL)."""
     yield run.cluster.end(VICTIM)
 
 
-def restarted(run: Run) -> Iterator[None]:
+def restarted(run: Run) -> Generator[None]:
     """A worker is killed, and its nanny starts another."""
     yield os.kill(run.pid, signal.SIGKILL)
 
 
-def preempted(run: Run) -> Iterator[None]:
+def preempted(run: Run) -> Generator[None]:
     """A worker is told to go (SIGTERM), as by a batch system."""
     yield run.cluster.running[VICTIM].terminate()
 
 
-def memory(run: Run) -> Iterator[None]:
+def memory(run: Run) -> Generator[None]:
     """Something in a worker takes all its memory, and the nanny kills it."""
     with run.cluster.client() as client:
         workers = client.scheduler_info(n_workers=-1)["workers"].items()
@@ -239,14 +251,14 @@ def _hog() -> None:
     threading.Thread(target=take, daemon=True).start()
 
 
-def cut(run: Run) -> Iterator[None]:
+def cut(run: Run) -> Generator[None]:
     """A worker's network is cut off, for good."""
     yield subprocess.run(["ip", "link", "set", run.cluster.link, "down"], check=True) and None
     run.cluster.end(VICTIM)
     subprocess.run(["ip", "link", "set", run.cluster.link, "up"], check=True)
 
 
-def slow(run: Run) -> Iterator[None]:
+def slow(run: Run) -> Generator[None]:
     """A worker becomes 10 times slower."""
 
     def hold() -> None:
@@ -262,17 +274,17 @@ def slow(run: Run) -> Iterator[None]:
     thread.join()
 
 
-def scheduler(run: Run) -> Iterator[None]:
+def scheduler(run: Run) -> Generator[None]:
     """The scheduler is killed (SIGKILL)."""
     yield run.cluster.end("scheduler")
 
 
-def client(run: Run) -> Iterator[None]:
+def client(run: Run) -> Generator[None]:
     """The client is killed (SIGKILL)."""
     yield run.client.kill()
 
 
-def disk(run: Run) -> Iterator[None]:
+def disk(run: Run) -> Generator[None]:
     """A worker's disk fills up, where it spills what it computes."""
     filler = run.cluster.disk / "filler"
     with suppress(OSError), filler.open("wb") as file:
@@ -283,14 +295,14 @@ def disk(run: Run) -> Iterator[None]:
     filler.unlink()
 
 
-def flaky(run: Run) -> Iterator[None]:
+def flaky(run: Run) -> Generator[None]:
     """A block fails to be read twice, then works."""
     yield run.cluster.tokens.mkdir()
     with suppress(OSError):
         run.cluster.tokens.rmdir()
 
 
-def damaged(run: Run) -> Iterator[None]:
+def damaged(run: Run) -> Generator[None]:
     """A bit of a chunk flips on the disk."""
     chunk = run.tasks._chunk_path("x", int(run.rng.integers(run.tasks.n_blocks)))
     sound = chunk.read_bytes()
@@ -301,7 +313,7 @@ def damaged(run: Run) -> Iterator[None]:
     chunk.write_bytes(sound)
 
 
-FAULTS: dict[str, Callable[[Run], Iterator[None]]] = {
+FAULTS: dict[str, Callable[[Run], Generator[None]]] = {
     fault.__name__: fault
     for fault in (
         killed, restarted, preempted, memory, cut, slow, scheduler, client, disk, flaky, damaged,
@@ -321,18 +333,20 @@ class Ending:
 def one_run(
     cluster: Cluster, tasks: TaskStore, reference: Model | None, model: Path, name: str,
     moment: float, rng: np.random.Generator,
-) -> Ending:  # fmt: skip
+) -> Ending | None:  # fmt: skip
     """Fit, disturb, resume if that is an answer, and judge."""
-    cluster.repair()
-    pid = cluster.victim_process()
+    pid = cluster.repair()
     command = fit_command(Path(tasks.path), model, cluster.address)
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     run = Run(cluster, process, pid, tasks, rng)
-    fault = FAULTS[name](run) if name in FAULTS else iter([None])
+    fault = FAULTS[name](run) if name in FAULTS else undisturbed(run)
     try:
         with suppress(subprocess.TimeoutExpired):
             process.wait(moment)
+            if name in FAULTS:
+                fault.close()
+                return None  # it was over before: that says nothing
         next(fault)
         try:
             said = process.communicate(timeout=PATIENCE)[1].decode()
@@ -366,12 +380,12 @@ def is_clear(said: str) -> bool:
     )
 
 
-def row(name: str, endings: list[Ending], undisturbed: float) -> str:
+def row(name: str, endings: list[Ending], calm: float) -> str:
     counts = [
         sum(ending.kind == kind for ending in endings)
         for kind in ("right", "resumed", "clear error", "lost", "wrong")
     ]
-    median = np.median([ending.seconds for ending in endings]) - undisturbed
+    median = np.median([ending.seconds for ending in endings]) - calm
     what = (FAULTS[name].__doc__ or "").strip().rstrip(".")
     return f"| `{name}` | {what} | {' | '.join(map(str, counts))} | {median:.1f} |"
 
@@ -385,6 +399,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("--verbose", action="store_true", help="print what each run said")
     options = parser.parse_args(None if arguments is None else list(arguments))
     names = options.faults.split(",")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing is left behind
     header = "| fault | | right | right by `--resume` | clear error | lost | wrong | s to recover |"
     print(f"{header}\n|---|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as scratch, host() as place:
@@ -419,13 +434,16 @@ def runs_of(
         cluster = Cluster(home, disk, *place, SPILLING if name == "disk" else {})
         try:
             quiet = one_run(cluster, tasks, reference, home / "calm", "none", 0.0, rng)
-            if quiet.kind != "right":
-                raise AssertionError(f"an undisturbed run ended {quiet.kind}: {quiet.said}")
+            if quiet is None or quiet.kind != "right":
+                raise AssertionError(f"an undisturbed run ended so: {quiet}")
             calm.append(quiet.seconds)
-            for i in range(options.runs):
-                moment = rng.uniform(*MOMENTS) * float(np.median(calm))
+            for i in count():
+                if len(endings) == options.runs:
+                    break
+                moment = rng.uniform(*MOMENTS) * min(calm)
                 ending = one_run(cluster, tasks, reference, home / f"{i}", name, moment, rng)
-                endings.append(ending)
+                if ending is not None:
+                    endings.append(ending)
                 if options.verbose:
                     print(f"{name} at {moment:.1f} s: {ending}", file=sys.stderr, flush=True)
         finally:
