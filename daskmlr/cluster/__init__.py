@@ -64,7 +64,10 @@ def _start_kubernetes(
     cls: Any, options: dict[str, Any], n_workers: int | None, _: ExitStack
 ) -> Any:
     number = {} if n_workers is None else {"n_workers": n_workers}
-    return cls(**{"quiet": True, **number, **options})
+    cluster = cls(**{"quiet": True, **number, **options})
+    if n_workers is not None and "custom_cluster_spec" in options:
+        cluster.scale(n_workers)  # else the number in the specification counts
+    return cluster
 
 
 def _start_gateway(cls: Any, options: dict[str, Any], n_workers: int | None, _: ExitStack) -> Any:

@@ -128,3 +128,21 @@ def test_a_cluster_without_workers_is_an_error(tmp_path):
         start_cluster("local", n_workers=None, options=options, wait=1),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("options", "scaled"), [({}, []), ({"custom_cluster_spec": "cluster.yaml"}, [3])]
+)
+def test_workers_go_before_the_number_in_a_specification(options, scaled):
+    """KubeCluster takes no notice of `n_workers` beside a specification of its own."""
+    asked = []
+
+    class Cluster:
+        def __init__(self, **arguments):
+            assert arguments == {"quiet": True, "n_workers": 3, **options}
+
+        def scale(self, number):
+            asked.append(number)
+
+    KINDS["kubernetes"].start(Cluster, options, 3, None)
+    assert asked == scaled
