@@ -167,6 +167,8 @@ def patiently(read: Callable[[], Read]) -> Read:
             if damaged:
                 raise
             damaged = True
+        except DaskmlrError:
+            raise  # such as of an object store, whose client has tried again itself
         except OSError as error:
             wait = None if isinstance(error, LASTING) else next(waits, None)
             if wait is None:

@@ -305,7 +305,8 @@ def flaky(run: Run) -> Generator[None]:
 
 def damaged(run: Run) -> Generator[None]:
     """A bit of a chunk flips on the disk."""
-    chunk = run.tasks._chunk_path("x", int(run.rng.integers(run.tasks.n_blocks)))
+    block = int(run.rng.integers(run.tasks.n_blocks))
+    chunk = Path(run.tasks.path, run.tasks._chunk_key("x", block))
     sound = chunk.read_bytes()
     data = bytearray(sound)
     data[int(run.rng.integers(len(data)))] ^= 1

@@ -61,8 +61,11 @@ def files(folder):
 
 def read_all(store):
     """Read blocks, ahead, and the keys of their tasks."""
-    for block in read_run(store, 0, store.n_blocks):
+    damaged = []
+    for block in read_run(store, (0, store.n_blocks), (), damaged):
         store.task_ids(block.first_task, block.first_task + block.n_tasks)
+    for damage in damaged:
+        raise DamagedStoreError(damage.said)
 
 
 def append(path, first, n_tasks=3):
@@ -94,7 +97,9 @@ def test_a_store_is_the_same_objects_as_files(bucket, tmp_path):
     np.testing.assert_array_equal(plain["task_size"][:], store.task_sizes())
     # what is read belongs to the caller, ahead or not
     for block, expected in zip(
-        read_run(store, 0, store.n_blocks), read_run(local, 0, store.n_blocks), strict=True
+        read_run(store, (0, store.n_blocks), (), []),
+        read_run(local, (0, store.n_blocks), (), []),
+        strict=True,
     ):
         np.testing.assert_array_equal(block.X, expected.X)
         np.testing.assert_array_equal(block.y, expected.y)

@@ -81,10 +81,12 @@ def test_what_will_be_needed_is_told_once_and_in_order(several_blocks, monkeypat
     told = []
     monkeypatch.setattr(TaskStore, "will_need", lambda _, index, buffers: told.append(index))
     n = several_blocks.n_blocks
-    list(leaf.read_run(several_blocks, 0, n))
+    list(leaf.read_run(several_blocks, (0, n), (), []))
     assert told[:n] == list(range(1, n + 1))
     told.clear()
-    list(leaf.read_run(several_blocks, 3, 4))  # a run of one block: others are told of too
+    list(
+        leaf.read_run(several_blocks, (3, 4), (), [])
+    )  # a run of one block: others are told of too
     assert told == list(range(4, 4 + BLOCKS_AHEAD))
 
 
