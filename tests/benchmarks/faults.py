@@ -359,7 +359,8 @@ def one_run(
         run.over.set()
         for _ in fault:
             pass
-    status, resumed = process.returncode, False
+    done = model.exists()  # published before it struck: there is nothing to resume
+    status, resumed = 0 if done else process.returncode, False
     if status and name in ("scheduler", "client"):
         if name == "scheduler" and not is_clear(said):
             return Ending("lost", time.perf_counter() - start, said)
