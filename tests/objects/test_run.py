@@ -13,7 +13,7 @@ from distributed import Client, LocalCluster
 
 from daskmlr import MixedLinearRegression, ingest, open_tasks, simulate
 from daskmlr.cli import main
-from daskmlr.errors import AccessError
+from daskmlr.errors import ClusterError
 from daskmlr.graph.leaf import pack
 from daskmlr.graph.reduce import _reduction
 from daskmlr.model import Model
@@ -106,10 +106,10 @@ def test_workers_with_a_wrong_key_say_so(seaweed, use, workers, caplog):
     bucket = seaweed.make_bucket("workers-wrong")
     store = simulate(f"{bucket}/tasks", **DRAW)
     client = workers(seaweed.environment(AWS_SECRET_ACCESS_KEY="not-the-right-one"))
-    refused = f"access to {bucket}/.* was refused .*: check AWS_"
-    with pytest.raises(AccessError, match=refused):
+    refused = f"2 of 2 workers .* read the store: access to {bucket}/.* was refused .*: check AWS_"
+    with pytest.raises(ClusterError, match=refused):
         MixedLinearRegression(2, random_state=0).fit(store, client=client)
-    with pytest.raises(AccessError, match=refused):
+    with pytest.raises(ClusterError, match=refused):
         Model.load(fitted(store, bucket)).assign(store, f"{bucket}/labels.parquet", client=client)
     assert locate(f"{bucket}/labels.parquet").is_empty()
     logged = said(client, caplog)
