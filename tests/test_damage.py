@@ -2,8 +2,10 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
+import cloudpickle
 import dask
 import numpy as np
 import pandas as pd
@@ -26,6 +28,9 @@ from daskmlr.graph.execute import connect
 from tests.benchmarks.bitwise import different
 
 SKIP = {"daskmlr.skip-damaged": True}
+
+# worker processes cannot import a test module: what is defined here travels whole
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def row_sums(block):

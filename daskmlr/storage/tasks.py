@@ -355,11 +355,11 @@ def open_tasks(path: str | os.PathLike[str]) -> TaskStore:
 @lru_cache(maxsize=64)
 def _open(path: str, version: tuple[Any, ...]) -> TaskStore:  # noqa: ARG001 - keys the cache
     place = locate(path)
-    refuse_huge(place)
     try:
+        refuse_huge(place)
         group = zarr.open_group(place.zarr_store(), mode="r", zarr_format=3)
         attrs = dict(group.attrs)
-    except AccessError:
+    except StoreError:
         raise
     except Exception as error:
         raise StoreError(f"{path} is not a task store: {error}") from error
