@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from daskmlr.arguments import check_names, checked_rows, label_shares, task_ids
-from daskmlr.errors import InputError
+from daskmlr.errors import DamagedStoreError, InputError
 from daskmlr.graph.reduce import map_tasks
 from daskmlr.kernels.assignment import Mixture, block_log_likelihood, posterior
 from daskmlr.kernels.blocks import Frame, TaskBlock
 from daskmlr.kernels.outliers import tail_probability
 from daskmlr.kernels.predictive import mixture_quantile
 from daskmlr.kernels.thin import SubspaceFrame
-from daskmlr.storage.groups import load_group, save_group
+from daskmlr.storage.groups import check_shapes, load_group, save_group
 from daskmlr.uncertainty import Uncertainty, check_level, measure_uncertainty
 
 if TYPE_CHECKING:
@@ -183,9 +183,15 @@ class Model:
             If `path` is not a model, is damaged, or was written by a newer format.
         """
         content = load_group(path, kind=KIND, version=FORMAT_VERSION)
-        for name in ("feature_names", "sources", "history", "notes"):
-            content[name] = tuple(content[name])
-        return cls(**{f.name: content[f.name] for f in fields(cls)})
+        try:
+            for name in ("feature_names", "sources", "history", "notes"):
+                content[name] = tuple(content[name])
+            model = cls(**{f.name: content[f.name] for f in fields(cls)})
+            check_shapes(content, _shapes(len(model.weights), len(model.feature_names)))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            said = f"{path} is no whole model ({error}): restore it, or fit it again"
+            raise DamagedStoreError(said) from error
+        return model
 
     def check_features(self, feature_names: Sequence[str], where: str) -> None:
         """Refuse data whose features are not those of the model, in the same order.
@@ -374,6 +380,11 @@ class Model:
         frame = frame.with_offset(self.weights @ frame.from_user(self.coef, self.intercept))
         coef = frame.from_user(self.coef, self.intercept)
         return frame, Mixture(coef, self.noise_variance, self.weights)
+
+
+def _shapes(k: int, d: int) -> dict[str, tuple[int, ...]]:
+    by_component = dict.fromkeys(("intercept", "noise_variance", "weights", "mass"), (k,))
+    return {"coef": (k, d), "shift": (d,), "scale": (d,), "offset": (d + 1,), **by_component}
 
 
 def _assign_block(block: TaskBlock, frame: Frame, mixture: Mixture) -> dict[str, NDArray[Any]]:

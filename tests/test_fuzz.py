@@ -129,6 +129,22 @@ def test_any_metadata(originals, tmp_path_factory, kind, data):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["store", "model", "labels.zarr"])
+@pytest.mark.parametrize("value", [0, -1, 2**31, 2**63, 1e308, [], [2**31], {}], ids=str)
+def test_every_node_of_the_metadata(originals, tmp_path, kind, value):
+    """Neither another kind of error, nor memory or time for what a number only claims."""
+    path = tmp_path / kind
+    shutil.copytree(originals / kind, path)
+    for file in [f for f in files(path) if f.suffix == ".json"]:
+        whole = file.read_text()
+        for at in nodes(json.loads(whole)):
+            file.write_text(json.dumps(replaced(json.loads(whole), at, value)))
+            with suppress(DaskmlrError):
+                READERS[kind](path)
+        file.write_text(whole)
+
+
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", READERS)
 @FUZZ
 @given(data=st.data())

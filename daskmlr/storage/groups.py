@@ -111,16 +111,35 @@ def load_group(path: str | os.PathLike[str], *, kind: str, version: int) -> dict
             f"{version}: use the daskmlr that wrote it, or a newer one"
         )
     facts = {name: value for name, value in content.items() if name not in OWN_ENTRIES}
-    return facts | {name: _read(group, name, path) for name in content.get("arrays", ())}
+    names = content.get("arrays")
+    if not isinstance(names, list):
+        raise DamagedStoreError(f"{path} names no arrays: restore it from a copy, or make it again")
+    return facts | {name: _read(group, name, path) for name in names}
+
+
+def check_shapes(content: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare the arrays of a group with the shapes that they should have.
+
+    Raises
+    ------
+    ValueError
+        Naming the first that has another.
+    """
+    for name, shape in shapes.items():
+        if content[name].shape != shape:
+            raise ValueError(f"{name} has shape {content[name].shape} instead of {shape}")
 
 
 def _read(group: zarr.Group, name: str, path: str | os.PathLike[str]) -> np.ndarray:
     where = f"{path}/{name}"
     try:
         array = group[name]
-        if array.nchunks_initialized == array.nchunks:
+        if array.nbytes > array.nbytes_stored():  # before memory is taken for it
+            damage = f"{where} is said to have {array.nbytes:,} bytes, and has fewer"
+        elif array.nchunks_initialized < array.nchunks:
+            damage = f"a chunk of {where} is missing"
+        else:
             return np.asarray(array[...])
-        damage = f"a chunk of {where} is missing"
     except KeyError:
         damage = f"{where} is missing"
     except (MemoryError, OSError):

@@ -209,8 +209,11 @@ def read_column(path: str | os.PathLike[str], name: str) -> Iterator[np.ndarray]
 
 def _zarr_column(table: Location, name: str) -> Iterator[np.ndarray]:
     group = zarr.open_group(table.zarr_store(), mode="r")
-    _check_column(name, group.attrs[ATTRIBUTE]["columns"], table)
+    facts: Any = group.attrs[ATTRIBUTE]
+    _check_column(name, facts["columns"], table)
     array: Any = group[name]
+    if array.shape != (facts["n_tasks"],):
+        raise ValueError(f"{name} has shape {array.shape}, of {facts['n_tasks']} tasks")
     for start in range(0, array.shape[0], ZARR_CHUNK):
         yield np.asarray(array[start : start + ZARR_CHUNK])
 
