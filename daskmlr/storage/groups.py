@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from daskmlr.storage.location import locate
 from daskmlr.storage.publish import publishing, refuse_huge, refuse_unfinished
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Mapping
+
+    from daskmlr.storage.place import Location
 
 # Entries of the attributes beside the facts.
 OWN_ENTRIES = ("kind", "format_version", "arrays")
@@ -114,7 +116,7 @@ def load_group(path: str | os.PathLike[str], *, kind: str, version: int) -> dict
     names = content.get("arrays")
     if not isinstance(names, list):
         raise DamagedStoreError(f"{path} names no arrays: restore it from a copy, or make it again")
-    return facts | {name: _read(group, name, path) for name in names}
+    return facts | {name: _read(group, name, place) for name in names}
 
 
 def check_shapes(content: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -130,14 +132,26 @@ def check_shapes(content: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...
             raise ValueError(f"{name} has shape {content[name].shape} instead of {shape}")
 
 
-def _read(group: zarr.Group, name: str, path: str | os.PathLike[str]) -> np.ndarray:
-    where = f"{path}/{name}"
+def _stored(place: Location, name: str, array: zarr.Array) -> int:
+    """Bytes of the only chunk of an array; none if there is none, or it has several."""
+    if array.nchunks != 1:
+        return 0
+    key = f"{name}/{array.metadata.encode_chunk_key((0,) * array.ndim)}"
+    try:
+        with place.open(key) as file:
+            return file.seek(0, os.SEEK_END)
+    except FileNotFoundError:
+        return 0
+
+
+def _read(group: zarr.Group, name: str, place: Location) -> np.ndarray:
+    where = f"{place}/{name}"
     try:
         array = group[name]
-        if array.nbytes > array.nbytes_stored():  # before memory is taken for it
-            damage = f"{where} is said to have {array.nbytes:,} bytes, and has fewer"
-        elif array.nchunks_initialized < array.nchunks:
+        if array.nchunks_initialized < array.nchunks:
             damage = f"a chunk of {where} is missing"
+        elif array.nbytes > _stored(place, name, array):  # before memory is taken for it
+            damage = f"{where} is said to have {array.nbytes:,} bytes, and has fewer"
         else:
             return np.asarray(array[...])
     except KeyError:
