@@ -83,6 +83,14 @@ def runs(store: StoreShape, first_block: int = 0) -> list[tuple[int, int]]:
     return [(start, min(start + length, store.n_blocks)) for start in starts]
 
 
+def levels(n_runs: int) -> list[int]:
+    """Count the nodes of each level of the tree that sums so many runs, its leaves first."""
+    sizes = [n_runs]
+    while sizes[-1] > 1:
+        sizes.append(math.ceil(sizes[-1] / SPLIT_EVERY))
+    return sizes
+
+
 @dataclass(frozen=True)
 class PassPlan:
     """Cost of one pass over a store.
@@ -118,15 +126,11 @@ class PassPlan:
 
 def plan_pass(store: StoreShape, sum_bytes: int) -> PassPlan:
     """Cost a pass whose sum takes `sum_bytes` (8 bytes for each float64 entry)."""
-    n_runs = len(runs(store))
-    n_graph_tasks, level, depth = n_runs, n_runs, 0
-    while level > 1:
-        level = math.ceil(level / SPLIT_EVERY)
-        n_graph_tasks += level
-        depth += 1
+    sizes = levels(len(runs(store)))
+    depth = len(sizes) - 1
     return PassPlan(
-        n_runs,
-        n_graph_tasks,
+        sizes[0],
+        sum(sizes),
         depth,
         bytes_read=store.n_rows * (store.n_features + 1) * store.itemsize,
         bytes_per_thread=(3 + store.blocks_ahead) * block_bytes(store)

@@ -144,8 +144,7 @@ class RunRecord:
         What was computed from the same `inputs` before the run was interrupted is not computed
         again.
         """
-        key = key_of(stage, *inputs) if self.checkpoint else ""
-        return self._once(stage, key, function, facts)
+        return self._once(stage, self._key(stage, *inputs), function, facts)
 
     def reduce(
         self,
@@ -161,7 +160,7 @@ class RunRecord:
         facts: Callable[[Any], dict[str, Any]] = _nothing,
     ) -> Any:
         """`reduce_tasks`, recorded as a stage; a long pass keeps its parts too."""
-        key = key_of(stage, first_block, *args) if self.checkpoint else ""
+        key = self._key(stage, first_block, *args)
         # parts of a first pass would not know of the damage in others
         parts = self.checkpoint.parts(key) if self.checkpoint and not skips_damage() else None
         self._leave_out_as_before(tasks, runner)
@@ -212,12 +211,9 @@ class RunRecord:
         inputs : sequence
             All that the steps depend on.
         """
-        key = key_of(stage, start, *inputs) if self.checkpoint else ""
-        step, before = start, len(self.entries)
-        kept = self.checkpoint.get(key) if self.checkpoint else None
-        if kept is not None:
-            step = kept["result"]
-            self.entries += kept["entries"]
+        key, before = self._key(stage, start, *inputs), len(self.entries)
+        kept = self._kept(stage, key)
+        step = start if kept is None else kept
         while not ended(step):
             self._repeating = True
             try:
@@ -228,6 +224,18 @@ class RunRecord:
                 self.checkpoint.keep(key, {"result": step, "entries": self.entries[before:]})
         return step
 
+    def _key(self, stage: str, *inputs: Any) -> str:
+        return key_of(stage, *inputs) if self.checkpoint else ""
+
+    def _kept(self, stage: str, key: str) -> Any:
+        """Return the result of that key with its entries taken over; None if it was not kept."""
+        kept = self.checkpoint.get(key) if self.checkpoint else None
+        if kept is None:
+            return None
+        self.entries += kept["entries"]
+        logger.info("%s was kept", stage, extra={"facts": {"event": "kept", "stage": stage}})
+        return kept["result"]
+
     def _once(
         self,
         stage: str,
@@ -235,11 +243,9 @@ class RunRecord:
         function: Callable[[], Any],
         facts: Callable[[Any], dict[str, Any]],
     ) -> Any:
-        kept = self.checkpoint.get(key) if self.checkpoint else None
+        kept = self._kept(stage, key)
         if kept is not None:
-            self.entries += kept["entries"]
-            logger.info("%s was kept", stage, extra={"facts": {"event": "kept", "stage": stage}})
-            return kept["result"]
+            return kept
         start = time.perf_counter()
         result = function()
         entry = {"stage": stage, "seconds": time.perf_counter() - start, **facts(result)}

@@ -168,8 +168,9 @@ def combine_sums(packed: bytes, sums: Iterable[Any]) -> Any:
     """Combine the sums of a node of the tree, left to right; None is the sum of nothing."""
     _, _, combine, *_ = unpack(packed)
     with one_blas_thread():
-        found = [part for part in sums if part is not None]
-        return reduce(combine, found) if found else None
+        found = (part for part in sums if part is not None)  # one at a time: they may be large
+        first = next(found, None)
+        return None if first is None else reduce(combine, found, first)
 
 
 @with_one_cause

@@ -117,18 +117,15 @@ def reduce_tasks(
             )
             return result
 
-        def build() -> list[Delayed]:
-            return _reduction(shared, all_runs, name, most=MOST_PARTS)
-
-        n_parts = len(build())
+        n_parts = next(size for size in plan.levels(len(all_runs)) if size <= MOST_PARTS)
         missing = [i for i in range(n_parts) if i not in parts]
         n_runs = math.ceil(len(all_runs) * len(missing) / n_parts)
 
-        def build_missing() -> list[Delayed]:
-            nodes = build()
+        def build() -> list[Delayed]:
+            nodes = _reduction(shared, all_runs, name, most=MOST_PARTS)
             return [nodes[i] for i in missing]
 
-        for i, part in runner.compute_each(build_missing, name, n_runs, tasks):
+        for i, part in runner.compute_each(build, name, n_runs, tasks):
             parts[missing[i]] = part
         result = _from_parts(shared, parts, range(n_parts))
         return result

@@ -60,14 +60,6 @@ def add(left: int, right: int) -> int:
     return left + right
 
 
-def n_graph_tasks(leaves: int) -> int:
-    total = level = leaves
-    while level > 1:
-        level = -(-level // plan.SPLIT_EVERY)
-        total += level
-    return total
-
-
 def timed_pass(client: Client, leaves: int, seconds: float) -> float:
     """Seconds from the graph to its result."""
     store: Any = SleepingStore(leaves, seconds)
@@ -101,7 +93,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
             ):
                 ideal, before = seconds * leaves / n_workers, time.process_time()
                 took = timed_pass(client, leaves, seconds)
-                tasks = n_graph_tasks(leaves)
+                tasks = sum(plan.levels(leaves))
                 own = time.process_time() - before
                 share = f"{ideal / took:.2f}" if seconds else ""
                 cost = "" if seconds else f"{1e3 * own / tasks:.2f}"
@@ -112,7 +104,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
                 )
     for leaves in (1000, plan.MAX_RUNS):
         print(
-            f"\ngraph of {leaves:,} leaves: {n_graph_tasks(leaves):,} graph tasks, "
+            f"\ngraph of {leaves:,} leaves: {sum(plan.levels(leaves)):,} graph tasks, "
             f"{format_bytes(graph_bytes(leaves))}"
         )
 
