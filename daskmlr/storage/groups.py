@@ -133,29 +133,29 @@ def check_shapes(content: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...
 
 
 def _stored(place: Location, name: str, array: zarr.Array) -> int:
-    """Bytes of the only chunk of an array; none if there is none, or it has several."""
-    if array.nchunks != 1:
+    """Bytes of the only chunk of an array, of which there is none if it is empty.
+
+    Raises
+    ------
+    FileNotFoundError
+    """
+    if array.nchunks != 1:  # counted, not listed: metadata may claim any number
         return 0
-    key = f"{name}/{array.metadata.encode_chunk_key((0,) * array.ndim)}"
-    try:
-        with place.open(key) as file:
-            return file.seek(0, os.SEEK_END)
-    except FileNotFoundError:
-        return 0
+    with place.open(f"{name}/{array.metadata.encode_chunk_key((0,) * array.ndim)}") as file:
+        return file.seek(0, os.SEEK_END)
 
 
 def _read(group: zarr.Group, name: str, place: Location) -> np.ndarray:
     where = f"{place}/{name}"
     try:
         array = group[name]
-        if array.nchunks_initialized < array.nchunks:
-            damage = f"a chunk of {where} is missing"
-        elif array.nbytes > _stored(place, name, array):  # before memory is taken for it
-            damage = f"{where} is said to have {array.nbytes:,} bytes, and has fewer"
-        else:
+        if array.nbytes <= _stored(place, name, array):  # before memory is taken for it
             return np.asarray(array[...])
+        damage = f"{where} is said to have {array.nbytes:,} bytes, and has fewer"
     except KeyError:
         damage = f"{where} is missing"
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        damage = f"a chunk of {where} is missing"
     except (MemoryError, OSError):
         raise  # of the machine, not of the group
     except Exception as error:  # codecs and metadata raise many kinds
