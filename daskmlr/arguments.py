@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from daskmlr.errors import FeatureMismatchError, InputError
+from daskmlr.kernels.blocks import TaskBlock
 from daskmlr.storage.checking import checked_ids
 
 if TYPE_CHECKING:
@@ -158,6 +159,33 @@ def task_ids(groups: ArrayLike, what: str = "groups") -> NDArray[Any]:
         if "str" not in types:
             keys = np.array(keys.tolist())  # such as those of a column of integers with gaps
     return checked_ids(keys)
+
+
+def grouped_rows(
+    X: ArrayLike, y: ArrayLike, groups: ArrayLike, feature_names: Sequence[str]
+) -> tuple[NDArray[Any], TaskBlock]:
+    """Return the tasks of a support, sorted, and its rows task after task.
+
+    Raises
+    ------
+    InputError
+        For arrays of different lengths, or values that are not finite numbers.
+    """
+    rows = checked_rows(X, feature_names, "X of the support")
+    targets = np.asarray(y, dtype=np.float64)
+    groups = task_ids(groups, "groups of the support")
+    if not len(rows) == len(targets) == len(groups):
+        raise InputError(
+            "support examples must be as many in X, y and groups, "
+            f"got {len(rows)}, {len(targets)} and {len(groups)}"
+        )
+    if not np.isfinite(targets).all():
+        bad = np.count_nonzero(~np.isfinite(targets))
+        raise InputError(f"y has {bad} NaN or infinite values")
+    keys, code, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.argsort(code, kind="stable")
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    return keys, TaskBlock(rows[order], targets[order], offsets)
 
 
 def check_common_tasks(

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, check_X_y
 
 from daskmlr.arguments import column_names, numbers, task_ids
@@ -20,7 +19,8 @@ from daskmlr.graph.execute import connect
 from daskmlr.model import ASSIGNED
 from daskmlr.record import checkpointing
 from daskmlr.selection import fit_best
-from daskmlr.stages import FitOptions
+from daskmlr.sizes import FROM_ARRAYS
+from daskmlr.stages import FitOptions, seed_of
 from daskmlr.storage.arrays import write_arrays
 from daskmlr.storage.tasks import TaskStore, open_tasks
 from daskmlr.updating import update_model
@@ -320,7 +320,7 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
             assign=self.assignment,
             max_iter=self.max_iter,
             tol=self.tol,
-            seed=_seed(self.random_state),
+            seed=seed_of(self.random_state),
             sample_split=self.sample_split,
             robust=self.robust,
         )
@@ -361,7 +361,7 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
             what: name
             for what, name in own.items()
             if isinstance(name, str) and name and name not in ASSIGNED
-        }
+        } | {"provenance": FROM_ARRAYS}
         return write_arrays(path, rows, targets, task_ids(groups), feature_names=names, **named)
 
     def _take(self, model: Model) -> None:
@@ -391,10 +391,3 @@ def _scratch() -> Iterator[Path]:
                 raise
             said = str(error).replace(str(path), "X, y and groups")
             raise type(error)(said).with_traceback(error.__traceback__) from None
-
-
-def _seed(random_state: int | np.random.RandomState | None) -> int:
-    """Turn scikit-learn's `random_state` into one seed."""
-    if isinstance(random_state, int | np.integer):
-        return int(random_state)
-    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))

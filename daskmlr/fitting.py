@@ -15,6 +15,7 @@ from daskmlr.kernels.robust import check_fraction
 from daskmlr.kernels.thin import SubspaceFrame
 from daskmlr.model import Model
 from daskmlr.record import RunRecord
+from daskmlr.sizes import data_of
 from daskmlr.spectral import find_subspace
 from daskmlr.storage.tasks import source_of
 from daskmlr.trimming import diagnose_trimming, filter_tasks, trim_tasks
@@ -52,10 +53,11 @@ def fit_tasks(
     spectrum = find_subspace(tasks, options, runner, record, rng)
     if options.robust is not None:
         options, spectrum = filter_tasks(tasks, options, spectrum, runner, record, rng)
-    found = stages.first_components(tasks, options, spectrum, runner, record, rng)
+    found, sample = stages.first_components(tasks, options, spectrum, runner, record, rng)
     if options.robust is not None:
         options, mixture = trim_tasks(tasks, options, spectrum, found.mixture, runner, record)
         found = replace(found, mixture=mixture)
+    projected_by = spectrum
     mixture, sums, converged = stages.refine(
         tasks, options, spectrum, found.mixture, runner, record
     )
@@ -78,7 +80,9 @@ def fit_tasks(
         diagnose_trimming(verdict, mixture, options, tasks.n_tasks)
     left_out = runner.left_out(tasks)
     diagnose_damage(verdict, left_out)
-    return _model(tasks, left_out, spectrum, outcome, verdict, record), verdict
+    model = _model(tasks, left_out, spectrum, outcome, verdict, record)
+    heavy = stages.heavy_sample(sample, projected_by, mixture, model.coef, model.intercept)
+    return replace(model, **heavy), verdict
 
 
 def _model(
@@ -117,6 +121,7 @@ def _model(
         history=tuple(record.entries),
         notes=tuple(message for _, message in verdict.warnings),
         diagnostics=verdict.facts,
+        data=(data_of(tasks),),
     )
 
 

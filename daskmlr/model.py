@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from daskmlr.arguments import check_names, checked_rows, label_shares, task_ids
+from daskmlr.arguments import check_names, checked_rows, grouped_rows, label_shares
 from daskmlr.errors import DamagedStoreError, InputError
 from daskmlr.graph.reduce import map_tasks
 from daskmlr.kernels.assignment import Mixture, block_log_likelihood, posterior
-from daskmlr.kernels.blocks import Frame, TaskBlock
-from daskmlr.kernels.outliers import tail_probability
+from daskmlr.kernels.blocks import Frame
+from daskmlr.kernels.outliers import assigned_columns
 from daskmlr.kernels.predictive import mixture_quantile
 from daskmlr.kernels.thin import SubspaceFrame
 from daskmlr.storage.groups import check_shapes, load_group, save_group
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from daskmlr.storage.tasks import TaskStore
 
 KIND = "daskmlr-model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # Columns of an assignment, beside the task's key.
 ASSIGNED = ("label", "log_likelihood", "p_value", "posterior")
 
@@ -71,6 +71,8 @@ class Model:
         Sum of the posteriors of the tasks.
     sources : tuple of dict
         ``fingerprint`` and ``n_tasks`` of every store it was fitted on or updated from.
+    data : tuple of dict
+        What was read of each, counts of its tasks by size among it: see `data_of`.
     log_likelihood : float
         Of all tasks it was fitted on.
     n_tasks, n_rows, n_iter : int
@@ -84,6 +86,12 @@ class Model:
         Numbers behind that: BIC and ICL; by component the examples it holds, its nearest other,
         the log-likelihood lost if the two were one (and the price of its parameters by BIC), and
         what the coefficients of its tasks still share (a variance, and the one that noise gives).
+    heavy_coef, heavy_centres : ndarray of shape (n, r) and (k, r), float64
+        Along `subspace`, in target units: coefficients of a few of the largest tasks, each by
+        itself (ridge estimates), and those of the components, as the fit left them: an update
+        keeps them.
+    heavy_labels, heavy_sizes : ndarray of shape (n,), int64
+        The likeliest component of each of these tasks, and its examples.
 
     Examples
     --------
@@ -125,6 +133,11 @@ class Model:
     history: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     notes: tuple[str, ...] = ()
     diagnostics: dict[str, Any] = field(default_factory=dict, repr=False)
+    data: tuple[dict[str, Any], ...] = ()
+    heavy_coef: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)), repr=False)
+    heavy_centres: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)), repr=False)
+    heavy_labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, int), repr=False)
+    heavy_sizes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, int), repr=False)
 
     @property
     def n_components(self) -> int:
@@ -184,10 +197,10 @@ class Model:
         """
         content = load_group(path, kind=KIND, version=FORMAT_VERSION)
         try:
-            for name in ("feature_names", "sources", "history", "notes"):
+            for name in ("feature_names", "sources", "history", "notes", "data"):
                 content[name] = tuple(content[name])
             model = cls(**{f.name: content[f.name] for f in fields(cls)})
-            check_shapes(content, _shapes(len(model.weights), len(model.feature_names)))
+            check_shapes(content, _shapes(model, *model.heavy_coef.shape))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             said = f"{path} is no whole model ({error}): restore it, or fit it again"
             raise DamagedStoreError(said) from error
@@ -237,7 +250,7 @@ class Model:
         self.check_features(tasks.feature_names, f"the store {tasks.path}")
         frame, mixture = self._centred()
         return map_tasks(
-            tasks, _assign_block, out, args=(frame, mixture), client=client, name="assign"
+            tasks, assigned_columns, out, args=(frame, mixture), client=client, name="assign"
         )
 
     def assign_arrays(
@@ -258,23 +271,8 @@ class Model:
             Sorted distinct values of `groups`.
         posterior : ndarray of shape (n_tasks, k), float64
         """
-        X, y = (
-            checked_rows(X, self.feature_names, "X of the support"),
-            np.asarray(y, dtype=np.float64),
-        )
-        groups = task_ids(groups, "groups of the support")
-        if not len(X) == len(y) == len(groups):
-            raise InputError(
-                "support examples must be as many in X, y and groups, "
-                f"got {len(X)}, {len(y)} and {len(groups)}"
-            )
-        if not np.isfinite(y).all():
-            raise InputError(f"y has {np.count_nonzero(~np.isfinite(y))} NaN or infinite values")
-        keys, code, counts = np.unique(groups, return_inverse=True, return_counts=True)
-        order = np.argsort(code, kind="stable")
-        offsets = np.concatenate([[0], np.cumsum(counts)])
+        keys, block = grouped_rows(X, y, groups, self.feature_names)
         frame, mixture = self._centred()
-        block = TaskBlock(X[order], y[order], offsets)
         return keys, posterior(block_log_likelihood(block, frame, mixture))[0]
 
     def predict(
@@ -382,17 +380,9 @@ class Model:
         return frame, Mixture(coef, self.noise_variance, self.weights)
 
 
-def _shapes(k: int, d: int) -> dict[str, tuple[int, ...]]:
+def _shapes(model: Model, n: int, r: int) -> dict[str, tuple[int, ...]]:
+    k, d = model.n_components, model.n_features
     by_component = dict.fromkeys(("intercept", "noise_variance", "weights", "mass"), (k,))
-    return {"coef": (k, d), "shift": (d,), "scale": (d,), "offset": (d + 1,), **by_component}
-
-
-def _assign_block(block: TaskBlock, frame: Frame, mixture: Mixture) -> dict[str, NDArray[Any]]:
-    shares, log_likelihood = posterior(block_log_likelihood(block, frame, mixture))
-    p_value = tail_probability(log_likelihood, block.sizes, mixture)
-    return {
-        "label": shares.argmax(axis=1).astype(np.int32),
-        "log_likelihood": log_likelihood,
-        "p_value": p_value,
-        "posterior": shares.astype(np.float32),
-    }
+    by_feature = {"coef": (k, d), "shift": (d,), "scale": (d,), "offset": (d + 1,)}
+    by_task = {"heavy_labels": (n,), "heavy_sizes": (n,), "heavy_centres": (k if n else 0, r)}
+    return {**by_component, **by_feature, **by_task}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +11,12 @@ from rich.table import Table
 
 from daskmlr.kernels.outliers import odd_tasks
 from daskmlr.plan import BOUNDS
+from daskmlr.sizes import size_counts, sufficiency, tasks_at_least
 from daskmlr.storage.rows import read_column
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
-
-    from numpy.typing import NDArray
 
     from daskmlr.forecast import StageForecast
     from daskmlr.model import Model
@@ -29,60 +27,6 @@ QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 BAR_WIDTH = 40
 # A component's parameters beside its coefficients, and what a table calls them.
 OWN = {"weights": "weight", "noise_variance": "noise variance", "intercept": "intercept"}
-
-
-@dataclass(frozen=True)
-class Sufficiency:
-    """Whether a store can carry `n_components`, by the paper's orders of magnitude.
-
-    With ``n(t)`` the number of tasks that have at least ``t`` examples, the subspace needs some
-    ``t >= log k`` with ``n(t) t >= d k^2`` (light tasks), the first components some
-    ``t >= sqrt k`` with ``n(t) >= k^{3/2}`` and ``n(t) t >= k^2`` (heavy tasks); constants and
-    logarithms dropped (Kong et al. 2020, figure 1).
-
-    Attributes
-    ----------
-    n_components : int
-    light, heavy : int or None
-        The task size ``t`` at which the requirement is met with most room, None if nowhere.
-    """
-
-    n_components: int
-    light: int | None
-    heavy: int | None
-
-
-def size_counts(tasks: TaskStore) -> NDArray[np.int64]:
-    """Count the tasks of each size, index 0 to the largest; read piece by piece."""
-    counts = np.zeros(1, dtype=np.int64)
-    for sizes in tasks.sizes_in_pieces():
-        part = np.bincount(sizes)
-        if len(part) > len(counts):
-            counts, part = part, counts
-        counts[: len(part)] += part
-    return counts
-
-
-def tasks_at_least(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """``n(t)``: number of tasks with at least t examples, by t from 0."""
-    return counts[::-1].cumsum()[::-1]
-
-
-def sufficiency(counts: NDArray[np.int64], n_features: int, n_components: int) -> Sufficiency:
-    """Hold the sizes of a store's tasks against the paper's requirements.
-
-    Examples
-    --------
-    >>> counts = np.bincount([8] * 100_000 + [32] * 500)
-    >>> sufficiency(counts, 10, 4)
-    Sufficiency(n_components=4, light=8, heavy=2)
-    """
-    k = n_components
-    t = np.arange(len(counts))
-    n = tasks_at_least(counts)
-    light = np.where((t >= max(math.log(k), 2)), n * t / (n_features * k**2), 0)
-    heavy = np.where(t >= max(math.sqrt(k), 2), np.minimum(n / k**1.5, n * t / k**2), 0)
-    return Sufficiency(k, *(int(r.argmax()) if r.max() >= 1 else None for r in (light, heavy)))
 
 
 def store_facts(tasks: TaskStore) -> dict[str, Any]:

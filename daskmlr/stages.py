@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from sklearn.utils import check_random_state
 
 from daskmlr import plan
 from daskmlr.diagnostics import Spectrum, nearest_components
@@ -32,6 +33,8 @@ LEAST_HEAVY = 8192
 # ... and so many times more in a robust fit: corrupted tasks could be all of the largest.
 ROBUST_HEAVY = 4
 HEAVY_BYTES = 256 * plan.MIB
+# Of these, so many are kept in the model, for pictures.
+SAMPLE = 500
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,13 @@ class FitOptions:
         return replace(self, excluded=excluded)
 
 
+def seed_of(random_state: int | np.random.RandomState | None) -> int:
+    """Turn scikit-learn's `random_state` into one seed."""
+    if isinstance(random_state, int | np.integer):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+
+
 def first_components(
     tasks: TaskStore,
     options: FitOptions,
@@ -73,8 +83,16 @@ def first_components(
     runner: Runner,
     record: RunRecord,
     rng: np.random.Generator,
-) -> clustering.Clustering:
-    """Cluster the largest tasks in the subspace; the components are in the frame of `spectrum`."""
+) -> tuple[clustering.Clustering, projected.ProjectedTasks]:
+    """Cluster the largest tasks in the subspace.
+
+    Returns
+    -------
+    found : Clustering
+        Its components are in the frame of `spectrum`.
+    sample : ProjectedTasks
+        Some of those tasks, the largest: what `heavy_sample` shows of them.
+    """
     positions = _heavy_positions(tasks, options)
     n_batches = options.n_batches if options.clustering == "linkage" else 0
     tasks_in_subspace = record.reduce(
@@ -86,7 +104,7 @@ def first_components(
         runner=runner,
         facts=lambda _: {"tasks": len(positions)},
     )
-    eigenvalues = np.maximum(spectrum.values, spectrum.edge / 4)
+    eigenvalues = _prior(spectrum)
 
     def cluster() -> clustering.Clustering:
         if options.clustering == "linkage":
@@ -110,7 +128,44 @@ def first_components(
     )
     rivals = [found.mixture] if found.rival is None else [found.mixture, found.rival]
     starts = [replace(rival, coef=rival.coef @ spectrum.basis.T) for rival in rivals]
-    return replace(found, mixture=_likeliest(starts, tasks, options, spectrum, runner, record))
+    found = replace(found, mixture=_likeliest(starts, tasks, options, spectrum, runner, record))
+    largest = projected.select_largest(lambda: [tasks_in_subspace.size], SAMPLE)
+    return found, tasks_in_subspace.take(largest)
+
+
+def heavy_sample(
+    tasks: projected.ProjectedTasks,
+    spectrum: Spectrum,
+    mixture: Mixture,
+    coef: NDArray[np.float64],
+    intercept: NDArray[np.float64],
+) -> dict[str, Any]:
+    """Say where some tasks lie in the subspace, and the components: `Model.heavy_coef` and others.
+
+    Parameters
+    ----------
+    tasks : ProjectedTasks
+    spectrum : Spectrum
+        That they were projected by.
+    mixture : Mixture
+        In any frame.
+    coef, intercept : ndarray of shape (k, d) and (k,)
+        Its regressions, in the user's units.
+    """
+    inside = spectrum.frame.from_user(coef, intercept)
+    centres = spectrum.standardiser.coef_from_frame(inside) @ spectrum.directions
+    shares = projected.expectation(tasks, replace(mixture, coef=centres)).posterior
+    return {
+        "heavy_coef": projected.ridge_estimates(tasks, _prior(spectrum)),
+        "heavy_centres": centres,
+        "heavy_labels": shares.argmax(axis=1),
+        "heavy_sizes": tasks.size,
+    }
+
+
+def _prior(spectrum: Spectrum) -> NDArray[np.float64]:
+    """Variance of the coefficients along each direction."""
+    return np.maximum(spectrum.values, spectrum.edge / 4)
 
 
 def _likeliest(

@@ -21,6 +21,7 @@ from daskmlr.kernels.regression import (
 from daskmlr.kernels.standardise import standardiser_from_gram
 from daskmlr.kernels.thin import direction_names
 from daskmlr.record import RunRecord
+from daskmlr.sizes import data_of
 from daskmlr.storage.tasks import source_of
 
 if TYPE_CHECKING:
@@ -92,7 +93,9 @@ def update_model(
     diagnose_damage(verdict, left_out)
     both = replace(combine_sums(old, new), log_likelihood=bound)
     source = source_of(tasks, block=left_out.first_kept(first))
-    return _updated(model, source, at, both, record, verdict, converged), verdict
+    return _updated(
+        model, source, data_of(tasks, first), at, both, record, verdict, converged
+    ), verdict
 
 
 def first_new_block(model: Model, tasks: TaskStore) -> int:
@@ -138,6 +141,7 @@ def _state(model: Model) -> tuple[Frame, Mixture, ComponentSums]:
 def _updated(
     model: Model,
     source: dict[str, Any],
+    data: dict[str, Any],
     mixture: Mixture,
     sums: ComponentSums,
     record: RunRecord,
@@ -155,6 +159,7 @@ def _updated(
         gram=sums.gram,
         mass=sums.mass,
         sources=(*model.sources, source),
+        data=(*model.data, data),
         log_likelihood=sums.log_likelihood,
         n_tasks=sums.n_tasks,
         n_rows=sums.n_rows,

@@ -37,7 +37,7 @@ def test_readable_with_plain_zarr_and_without_pickle(model, tmp_path):
     model.save(tmp_path / "model.zarr")
     group = zarr.open_group(tmp_path / "model.zarr", mode="r")
     np.testing.assert_array_equal(group["coef"][:], model.coef)
-    assert group.attrs["daskmlr"]["format_version"] == 1
+    assert group.attrs["daskmlr"]["format_version"] == 2
 
 
 def test_an_existing_path_is_refused(model, tmp_path):
@@ -59,6 +59,38 @@ def test_a_newer_format_is_refused(model, tmp_path):
     group.attrs["daskmlr"] = {**group.attrs["daskmlr"], "format_version": 99}
     with pytest.raises(StoreError, match="format version 99"):
         Model.load(tmp_path / "model.zarr")
+
+
+def test_an_older_format_is_refused(model, tmp_path):
+    model.save(tmp_path / "model.zarr")
+    group = zarr.open_group(tmp_path / "model.zarr", mode="r+")
+    group.attrs["daskmlr"] = {**group.attrs["daskmlr"], "format_version": 1}
+    with pytest.raises(StoreError, match=r"version 1, this daskmlr reads 2: .* make it again"):
+        Model.load(tmp_path / "model.zarr")
+
+
+def test_a_few_of_the_largest_tasks_are_kept(model, easy_tasks):
+    """Their estimates lie around the component that the assignment gives them."""
+    n, r = model.heavy_coef.shape
+    assert (n, r) == (500, len(model.eigenvalues))
+    assert model.heavy_centres.shape == (3, r)
+    sizes = np.sort(easy_tasks.task_sizes())[-n:]
+    np.testing.assert_array_equal(np.sort(model.heavy_sizes), sizes)
+    nearest = np.linalg.norm(model.heavy_coef[:, None] - model.heavy_centres, axis=2).argmin(1)
+    assert np.mean(nearest == model.heavy_labels) > 0.95
+    shares = np.bincount(model.heavy_labels) / n
+    np.testing.assert_allclose(shares, model.weights, atol=0.06)
+
+
+def test_distances_of_the_kept_components_are_those_of_their_predictions(model, easy_tasks):
+    """On white covariates the length of a difference is its root mean square over examples."""
+    foretold = [
+        easy_tasks.read_block(i).X @ model.coef.T + model.intercept
+        for i in range(easy_tasks.n_blocks)
+    ]
+    difference = np.concatenate(foretold) @ [1, -1, 0]
+    apart = np.linalg.norm(model.heavy_centres[0] - model.heavy_centres[1])
+    assert apart == pytest.approx(np.sqrt(np.mean(difference**2)), rel=0.02)
 
 
 def test_assignment_is_the_formula(model, easy_tasks):

@@ -74,6 +74,14 @@ def test_a_store_of_new_tasks_and_arrays_count_whole(fitted, tmp_path):
     assert fitted.partial_fit(again).model_.n_tasks == 1300
 
 
+def test_the_tasks_kept_for_pictures_stay_those_of_the_fit(fitted, tmp_path):
+    before = fitted.model_
+    after = fitted.partial_fit(write(tmp_path / "t", 1000, 1200, append=True)).model_
+    for name in ("heavy_coef", "heavy_centres", "heavy_labels", "heavy_sizes"):
+        assert getattr(after, name) is getattr(before, name)
+    assert [entry["tasks"] for entry in after.data] == [1000, 200]
+
+
 def test_an_updated_model_is_saved_and_updated_again(fitted, tmp_path):
     fitted.partial_fit(write(tmp_path / "t", 1000, 1100, append=True))
     fitted.model_.save(tmp_path / "model")

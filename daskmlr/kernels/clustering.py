@@ -16,7 +16,7 @@ import numpy as np
 from daskmlr.errors import InputError
 from daskmlr.kernels.assignment import Mixture, joint_log_likelihood, log_add
 from daskmlr.kernels.metrics import coefficient_error
-from daskmlr.kernels.projected import expectation, maximise, projected_rss, run_em, unpack
+from daskmlr.kernels.projected import expectation, maximise, projected_rss, ridge_estimates, run_em
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +38,6 @@ MAX_FAILURES = 4
 # New components are grown from so many tasks at once, by so many steps.
 N_SPROUTS = 64
 GROWTH_STEPS = 10
-RIDGES_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def cluster_by_em(
             f"got {n}"
         )
     trust = _Trust.against(corrupted, n)
-    estimates = _ridge_estimates(tasks, prior_variance)
+    estimates = ridge_estimates(tasks, prior_variance)
     results: list[tuple[Mixture, float]] = []
     agreement = AGREEMENT * tol * tasks.size.sum()
     while len(results) < n_restarts and not (
@@ -294,25 +293,6 @@ def _agree(results: list[tuple[Mixture, float]], tolerance: float) -> bool:
     best, second = results[0][0], results[1][0]
     apart = coefficient_error(second.coef, best.coef).max()
     return bool(apart <= SAME_COMPONENT * np.sqrt(best.noise_variance.max()))
-
-
-def _ridge_estimates(
-    tasks: ProjectedTasks, prior_variance: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Posterior mean of each task's coefficients, shape (n, r).
-
-    The noise is what the pooled variance leaves above the prior's.
-    """
-    variance = np.maximum(prior_variance, 1e-3 * prior_variance.max(initial=1e-12))
-    total = tasks.square.sum() / tasks.size.sum()
-    noise = max(total - variance.sum(), 0.05 * total, np.finfo(float).tiny)
-    penalty = noise * np.diag(1 / variance)
-    estimates = np.empty_like(tasks.cross)
-    for start in range(0, len(estimates), RIDGES_AT_ONCE):
-        some = slice(start, start + RIDGES_AT_ONCE)
-        ridged = unpack(tasks.gram[some], len(variance)) + penalty
-        estimates[some] = np.linalg.solve(ridged, tasks.cross[some, :, None])[:, :, 0]
-    return estimates
 
 
 def _seed(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import chdtrc
 
 from daskmlr.errors import InputError
+from daskmlr.kernels.assignment import block_log_likelihood, posterior
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from daskmlr.kernels.assignment import Mixture
+    from daskmlr.kernels.blocks import Frame, TaskBlock
 
 
 def tail_probability(
@@ -134,3 +136,14 @@ def odd_tasks(
     largest = ascending[passing].max(initial=-1.0)
     listed: NDArray[np.bool_] = p <= largest
     return listed
+
+
+def assigned_columns(block: TaskBlock, frame: Frame, mixture: Mixture) -> dict[str, NDArray[Any]]:
+    """Label the tasks of a block: what `Model.assign` says of each, by name."""
+    shares, log_likelihood = posterior(block_log_likelihood(block, frame, mixture))
+    return {
+        "label": shares.argmax(axis=1).astype(np.int32),
+        "log_likelihood": log_likelihood,
+        "p_value": tail_probability(log_likelihood, block.sizes, mixture),
+        "posterior": shares.astype(np.float32),
+    }

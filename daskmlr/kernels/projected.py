@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 NOISE_FLOOR = 1e-8
 RIDGE = 1e-6
+RIDGES_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,10 @@ class ProjectedTasks:
     square: NDArray[np.float64]
     size: NDArray[np.int64]
     halves: NDArray[np.float64]
+
+    def take(self, order: NDArray[np.int64]) -> ProjectedTasks:
+        """Return some of the tasks, in that order."""
+        return ProjectedTasks(*(getattr(self, f.name)[order] for f in fields(self)))
 
 
 def select_largest(
@@ -287,3 +292,22 @@ def maximise(tasks: ProjectedTasks, shares: NDArray[np.float64]) -> Mixture:
     rss = np.maximum(square - fitted, 0)
     noise = np.maximum((rss + r * rss.sum() / rows.sum()) / (rows + r), floor)
     return Mixture(coef, noise, shares.mean(axis=0))
+
+
+def ridge_estimates(
+    tasks: ProjectedTasks, prior_variance: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Posterior mean of each task's coefficients, shape (n, r).
+
+    The noise is what the pooled variance leaves above the prior's.
+    """
+    variance = np.maximum(prior_variance, 1e-3 * prior_variance.max(initial=1e-12))
+    total = tasks.square.sum() / tasks.size.sum()
+    noise = max(total - variance.sum(), 0.05 * total, np.finfo(float).tiny)
+    penalty = noise * np.diag(1 / variance)
+    estimates = np.empty_like(tasks.cross)
+    for start in range(0, len(estimates), RIDGES_AT_ONCE):
+        some = slice(start, start + RIDGES_AT_ONCE)
+        ridged = unpack(tasks.gram[some], len(variance)) + penalty
+        estimates[some] = np.linalg.solve(ridged, tasks.cross[some, :, None])[:, :, 0]
+    return estimates

@@ -110,7 +110,7 @@ def load_group(path: str | os.PathLike[str], *, kind: str, version: int) -> dict
     if content.get("format_version") != version:
         raise StoreError(
             f"{path} has format version {content.get('format_version')}, this daskmlr reads "
-            f"{version}: use the daskmlr that wrote it, or a newer one"
+            f"{version}: use the daskmlr that wrote it, or make it again with this one"
         )
     facts = {name: value for name, value in content.items() if name not in OWN_ENTRIES}
     names = content.get("arrays")
