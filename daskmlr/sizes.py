@@ -63,13 +63,13 @@ def tasks_at_least(counts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def requirements(
-    t: NDArray[np.integer], n_features: int, n_components: int
+    t: NDArray[np.integer | np.floating], n_features: int, n_components: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Least number of tasks of each size that a fit needs, by the paper's orders of magnitude.
 
     Parameters
     ----------
-    t : ndarray of int
+    t : ndarray
         Task sizes.
     n_features, n_components : int
 

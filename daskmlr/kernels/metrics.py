@@ -230,6 +230,24 @@ def calibration_error(posterior: ArrayLike, labels: ArrayLike, *, n_bins: int = 
     >>> round(calibration_error([[0.8, 0.2]] * 5, [0, 0, 0, 1, 1]), 12)
     0.2
     """
+    number, right, confidence = calibration_bins(posterior, labels, n_bins=n_bins)
+    return float(np.abs(right - confidence).sum() / number.sum())
+
+
+def calibration_bins(
+    posterior: ArrayLike, labels: ArrayLike, *, n_bins: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Bin tasks by the largest of their posteriors, in bins of equal width.
+
+    Parameters and errors as of `calibration_error`.
+
+    Returns
+    -------
+    number : ndarray of shape (n_bins,), int64
+        Tasks in each bin.
+    right, confidence : ndarray of shape (n_bins,), float64
+        How many of them have the likeliest label; the sum of its posteriors.
+    """
     shares = _components(posterior, "posterior")
     truth = _labels(labels, shares.shape[1], "labels")
     if len(truth) != len(shares):
@@ -239,9 +257,12 @@ def calibration_error(posterior: ArrayLike, labels: ArrayLike, *, n_bins: int = 
         )
     if n_bins < 1:
         raise InputError(f"n_bins must be at least 1, got {n_bins}")
-    confidence, right = shares.max(axis=1), shares.argmax(axis=1) == truth
-    bins = np.minimum((confidence * n_bins).astype(np.int64), n_bins - 1)
-    return float(np.abs(np.bincount(bins, right - confidence)).sum() / len(truth))
+    highest, right = shares.max(axis=1), shares.argmax(axis=1) == truth
+    bins = np.minimum((highest * n_bins).astype(np.int64), n_bins - 1)
+    number = np.bincount(bins, minlength=n_bins).astype(np.int64)
+    sums = np.zeros((2, n_bins))
+    np.add.at(sums.T, bins, np.column_stack([right, highest]))
+    return number, sums[0], sums[1]
 
 
 def prediction_risk(
