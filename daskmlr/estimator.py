@@ -298,6 +298,12 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
             tasks = self._tasks(X, y, groups, path)
             return self.model_.uncertainty(tasks, client=client)
 
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs)  # scikit-learn's diagram
+        if hasattr(self, "model_") and "text/html" in bundle:
+            bundle["text/html"] += self.model_._repr_html_()
+        return bundle
+
     def _options(self) -> FitOptions:
         pairs = PAIRS.get(self.pairs, self.pairs) if isinstance(self.pairs, str) else self.pairs
         for name, value, allowed in (

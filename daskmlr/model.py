@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from daskmlr.arguments import check_names, checked_rows, grouped_rows, label_shares
+from daskmlr.describe import model_card, model_text
 from daskmlr.errors import DamagedStoreError, InputError
 from daskmlr.graph.reduce import map_tasks
 from daskmlr.kernels.assignment import Mixture, block_log_likelihood, posterior
@@ -130,14 +131,20 @@ class Model:
     n_rows: int
     n_iter: int
     converged: bool
-    history: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    history: tuple[dict[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
-    diagnostics: dict[str, Any] = field(default_factory=dict, repr=False)
+    diagnostics: dict[str, Any] = field(default_factory=dict)
     data: tuple[dict[str, Any], ...] = ()
-    heavy_coef: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)), repr=False)
-    heavy_centres: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)), repr=False)
-    heavy_labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, int), repr=False)
-    heavy_sizes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, int), repr=False)
+    heavy_coef: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    heavy_centres: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    heavy_labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, int))
+    heavy_sizes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, int))
+
+    def __repr__(self) -> str:
+        return model_text(self)
+
+    def _repr_html_(self) -> str:
+        return model_card(self)
 
     @property
     def n_components(self) -> int:

@@ -9,7 +9,9 @@ import numpy as np
 from dask.utils import format_time
 from rich.table import Table
 
+from daskmlr.describe import components_of, reference_levels
 from daskmlr.kernels.outliers import odd_tasks
+from daskmlr.markup import size, some
 from daskmlr.plan import BOUNDS
 from daskmlr.sizes import size_counts, sufficiency, tasks_at_least
 from daskmlr.storage.rows import read_column
@@ -72,18 +74,15 @@ def store_tables(facts: dict[str, Any]) -> list[Table]:
     sizes = facts["task_size"]
     dropped = sum(entry.get("rows_dropped", 0) for entry in facts["provenance"])
     against = facts["reference_levels"]
-    size, stored = _size(facts["bytes"]), _size(facts["bytes_stored"])
+    decoded, stored = size(facts["bytes"]), size(facts["bytes_stored"])
     for name, value in (
         ("tasks", f"{facts['tasks']:,}"),
         ("examples", f"{facts['examples']:,}"),
-        ("features", f"{len(facts['features'])}: {_some(facts['features'])}"),
-        *([("reference levels", _some(against))] if against else []),
+        ("features", f"{len(facts['features'])}: {some(facts['features'])}"),
+        *([("reference levels", some(against))] if against else []),
         ("target", facts["target"]),
         ("task key", facts["task"]),
-        (
-            "values",
-            f"{facts['dtype']}, {size}; {stored} on disk",
-        ),
+        ("values", f"{facts['dtype']}, {decoded}; {stored} on disk"),
         ("codec", facts["codec"]),
         ("blocks", f"{facts['blocks']:,} of up to {facts['block_rows']:,} rows"),
         (
@@ -115,18 +114,6 @@ def store_tables(facts: dict[str, Any]) -> list[Table]:
     for row in facts["sufficiency"]:
         enough.add_row(str(row["n_components"]), *(_verdict(row[w]) for w in ("light", "heavy")))
     return [what, picture, enough]
-
-
-def reference_levels(encoding: dict[str, Any] | None) -> list[str]:
-    """Category of each categorical column that has no feature: coefficients are against it.
-
-    Examples
-    --------
-    >>> reference_levels({"columns": ["hour", "sky"], "categories": {"sky": ["blue", "grey"]}})
-    ['sky=blue']
-    """
-    categories = encoding["categories"] if encoding else {}
-    return [f"{column}={levels[0]}" for column, levels in categories.items()]
 
 
 def model_facts(model: Model) -> dict[str, Any]:
@@ -194,27 +181,22 @@ def selection_table(trials: list[dict[str, Any]]) -> Table:
 
 def model_table(model: Model, *, most: int = 6) -> Table:
     """Show the components, with the coefficients that move the target most per feature spread."""
-    against, spread = reference_levels(model.encoding), model.feature_scale
+    against = reference_levels(model.encoding)
     table = Table(
         "component",
         "weight",
         "noise std",
         "intercept",
         "largest effects (coefficient)",
-        caption=f"The intercept is that of {_some(against)}." if against else None,
+        caption=f"The intercept is that of {some(against)}." if against else None,
     )
-    for i in range(model.n_components):
-        effect = np.abs(model.coef[i] * spread)
-        names = [
-            f"{model.feature_names[j]} {model.coef[i, j]:+.4g}"
-            for j in np.argsort(-effect)[:most].tolist()
-        ]
+    for i, component in enumerate(components_of(model, most=most)):
         table.add_row(
             str(i),
-            f"{model.weights[i]:.4f}",
-            f"{math.sqrt(model.noise_variance[i]):.4g}",
-            f"{model.intercept[i]:.4g}",
-            ", ".join(names),
+            f"{component.weight:.4f}",
+            f"{component.noise_std:.4g}",
+            f"{component.intercept:.4g}",
+            ", ".join(f"{name} {value:+.4g}" for name, value in component.effects),
         )
     return table
 
@@ -298,7 +280,7 @@ def forecast_table(facts: dict[str, Any]) -> Table:
     table.add_column("all passes", justify="right")
     for row in facts["stages"]:
         table.add_row(
-            row["stage"], str(row["passes"]), f"{row['graph_tasks']:,}", _size(row["memory"]),
+            row["stage"], str(row["passes"]), f"{row['graph_tasks']:,}", size(row["memory"]),
             *(_seconds(row[name]) for name in BOUNDS), row["bound"],
             format_time(row["seconds"]),
         )  # fmt: skip
@@ -314,21 +296,8 @@ def odd_facts(out: str | os.PathLike[str], rate: float, n_tasks: int) -> dict[st
     return {"odd_tasks": len(odd), "odd_p_value": float(odd.max()) if len(odd) else None}
 
 
-def _some(names: list[str], most: int = 8) -> str:
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown}, ... {len(names) - most} more"
-
-
 def _seconds(seconds: float) -> str:
     return f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.3g}"
-
-
-def _size(n_bytes: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:.3g} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:,.3g} TB"
 
 
 def _verdict(at: int | None) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from scipy.special import expit, logit, ndtri
 
 from daskmlr import plan
+from daskmlr.describe import MAX_SHORTFALL, uncertainty_card, uncertainty_text
 from daskmlr.errors import ComponentWarning, InputError
 from daskmlr.graph.execute import connect
 from daskmlr.graph.reduce import reduce_tasks
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from daskmlr.storage.tasks import TaskStore
 
 Kind = Literal["sandwich", "observed"]
-# Intervals of 95 % around estimates so many standard errors from the maximum cover 94.3 %.
-MAX_SHORTFALL = 0.25
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,7 @@ class Uncertainty:
     ----------
     estimate : Parameters
         The model's own.
+    feature_names : tuple of d str
     shortfall : float
         How far the model is from the maximum of the likelihood of these tasks, in standard errors
         of the parameter that is farthest; small against 1 if the fit converged on these tasks.
@@ -84,10 +84,17 @@ class Uncertainty:
     """
 
     estimate: Parameters
+    feature_names: tuple[str, ...]
     shortfall: float
     n_tasks: int
-    observed: NDArray[np.float64] = field(repr=False)
-    sandwich: NDArray[np.float64] = field(repr=False)
+    observed: NDArray[np.float64]
+    sandwich: NDArray[np.float64]
+
+    def __repr__(self) -> str:
+        return uncertainty_text(self)
+
+    def _repr_html_(self) -> str:
+        return uncertainty_card(self)
 
     def covariance(self, kind: Kind = "sandwich") -> NDArray[np.float64]:
         """Covariance of all estimates.
@@ -207,6 +214,7 @@ def measure_uncertainty(
     slopes, intercepts = frame.to_user(mixture.coef)
     return Uncertainty(
         Parameters(slopes, intercepts, mixture.noise_variance, mixture.weights),
+        tasks.feature_names,
         found.shortfall,
         sums.n_tasks,
         kernel.covariance_to_user(found.observed, frame, mixture),

@@ -16,6 +16,7 @@ from daskmlr.storage.chunks import Buffers, read_chunk, will_need
 from daskmlr.storage.clients import GROUP
 from daskmlr.storage.location import Folder, locate
 from daskmlr.storage.publish import refuse_huge, refuse_unfinished
+from daskmlr.storage.showing import store_card
 
 if TYPE_CHECKING:
     import os
@@ -97,6 +98,9 @@ class TaskStore:
             f"<TaskStore {self.path!r}: {self.n_tasks:,} tasks, {self.n_rows:,} examples, "
             f"{self.n_features} features, {self.dtype}, {self.n_blocks:,} blocks>"
         )
+
+    def _repr_html_(self) -> str:
+        return store_card(self)
 
     @property
     def itemsize(self) -> int:
