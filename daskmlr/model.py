@@ -80,7 +80,8 @@ class Model:
         Tasks and examples it was fitted on; refinement passes.
     converged : bool
     history : tuple of dict
-        Stages in order, with their seconds and, for refinement passes, the log-likelihood.
+        Stages in order, as `RunRecord` has them: seconds, and of refinement passes the
+        log-likelihood.
     notes : tuple of str
         What the fit warned of.
     diagnostics : dict

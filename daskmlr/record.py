@@ -6,6 +6,7 @@ import logging
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from daskmlr.errors import DamagedStoreError, InputError
@@ -122,7 +123,8 @@ class RunRecord:
     Attributes
     ----------
     entries : list of dict
-        One for each stage or pass: its ``stage``, ``seconds``, and what it says of itself.
+        One for each stage or pass: its ``stage``, ``seconds``, the time ``at`` its end (UTC), of a
+        pass the fields of `Work`, and what it says of itself.
     checkpoint : Checkpoint, optional
         Where results are kept, and found again.
     """
@@ -159,7 +161,7 @@ class RunRecord:
         first_block: int = 0,
         facts: Callable[[Any], dict[str, Any]] = _nothing,
     ) -> Any:
-        """`reduce_tasks`, recorded as a stage; a long pass keeps its parts too."""
+        """`reduce_tasks`, recorded as a stage with its work; a long pass keeps its parts too."""
         key = self._key(stage, first_block, *args)
         # parts of a first pass would not know of the damage in others
         parts = self.checkpoint.parts(key) if self.checkpoint and not skips_damage() else None
@@ -181,7 +183,10 @@ class RunRecord:
                 self.checkpoint.keep(LEFT_OUT, list(runner.left_out(tasks).blocks))
             return result
 
-        return self._once(stage, key, function, facts)
+        def with_work(result: Any) -> dict[str, Any]:
+            return {**asdict(runner.work), **facts(result)}
+
+        return self._once(stage, key, function, with_work)
 
     def _leave_out_as_before(self, tasks: TaskStore, runner: Runner) -> None:
         """Leave out the damaged blocks that were so before the run was interrupted."""
@@ -248,7 +253,8 @@ class RunRecord:
             return kept
         start = time.perf_counter()
         result = function()
-        entry = {"stage": stage, "seconds": time.perf_counter() - start, **facts(result)}
+        seconds, at = time.perf_counter() - start, datetime.now(UTC).isoformat(timespec="seconds")
+        entry = {"stage": stage, "seconds": seconds, "at": at, **facts(result)}
         self.entries.append(entry)
         logger.info("%s done", stage, extra={"facts": {"event": "stage", **entry}})
         if self.checkpoint and not self._repeating:

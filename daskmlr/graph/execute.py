@@ -24,7 +24,7 @@ from daskmlr.errors import (
     WorkerError,
 )
 from daskmlr.graph import preflight
-from daskmlr.graph.faults import LeftOut, Partial, explained, lost, refusal, skips_damage
+from daskmlr.graph.faults import LeftOut, Partial, Work, explained, lost, refusal, skips_damage
 from daskmlr.graph.leaf import one_blas_thread
 from daskmlr.graph.watch import Watch, elsewhere
 
@@ -61,6 +61,8 @@ class Runner:
     ----------
     planned : dict of int
         Memory that a pass is planned to take on a worker, bytes, by its name.
+    work : Work
+        What the graph tasks of the last pass did, those whose sums were used.
     """
 
     def __init__(self, client: Client | str | None = None, progress: Progress | None = None):
@@ -73,6 +75,7 @@ class Runner:
         self._checked: set[tuple[str, int, str | None]] = set()
         self._left_out: dict[str, LeftOut] = {}
         self.planned: dict[str, int] = {}
+        self.work = Work()
 
     def __enter__(self) -> Runner:
         self._stack.enter_context(one_blas_thread())
@@ -188,8 +191,9 @@ class Runner:
             If the connection to the scheduler is lost.
         """
         held: list[tuple[int, Partial]] = []
-        nothing = True
+        nothing, self.work = True, Work()
         for i, part in self._partials(build, name, n_runs):
+            self.work += part.work
             nothing = nothing and part.is_empty
             if part.damaged:
                 held.append((i, part))

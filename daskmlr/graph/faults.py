@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import wraps
 from itertools import count
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -91,11 +91,36 @@ class LeftOut:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What graph tasks did, for the record of a run; `+` adds up.
+
+    Attributes
+    ----------
+    graph_tasks : int
+    bytes_read : int
+        Decoded bytes of blocks.
+    thread_seconds : float
+        That threads took for the blocks of their runs.
+    reading_seconds : float
+        Of these, until the blocks were there: read, checked and decoded.
+    """
+
+    graph_tasks: int = 0
+    bytes_read: int = 0
+    thread_seconds: float = 0.0
+    reading_seconds: float = 0.0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+@dataclass(frozen=True)
 class Partial:
-    """What a graph task came to: a sum, None of nothing, and the damaged blocks not in it."""
+    """What a graph task came to: a sum, None of nothing, the damaged blocks not in it, the work."""
 
     total: Any
     damaged: tuple[Damage, ...] = ()
+    work: Work = Work()
 
     @property
     def is_empty(self) -> bool:
@@ -108,6 +133,7 @@ def join(parts: Sequence[Partial], combine: Callable[[list[Any]], Any]) -> Parti
     return Partial(
         combine([part.total for part in parts]),
         tuple(damage for part in parts for damage in part.damaged),
+        sum((part.work for part in parts), Work(graph_tasks=1)),
     )
 
 

@@ -9,6 +9,7 @@ import pickle
 import platform
 import socket
 import threading
+import time
 from contextlib import contextmanager
 from functools import lru_cache, partial, reduce
 from itertools import chain
@@ -19,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from daskmlr.errors import ClusterError, DamagedStoreError, InputError, StoreError
 from daskmlr.graph.environment import DECISIVE, differences, environment
-from daskmlr.graph.faults import Damage, Partial, join, patiently, with_one_cause
+from daskmlr.graph.faults import Damage, Partial, Work, join, patiently, with_one_cause
 from daskmlr.storage.chunks import Buffers
 from daskmlr.storage.rows import write_rows_part
 from daskmlr.storage.tasks import BLOCKS_AHEAD
@@ -147,6 +148,28 @@ def read_run(
             yield block
 
 
+class _Watched:
+    """Passes blocks on, and takes the time until each is there."""
+
+    def __init__(self, blocks: Iterator[TaskBlock]):
+        self._blocks = blocks
+        self._bytes, self._reading, self._began = 0, 0.0, time.perf_counter()
+
+    def __iter__(self) -> Iterator[TaskBlock]:
+        while True:
+            asked = time.perf_counter()
+            block = next(self._blocks, None)
+            self._reading += time.perf_counter() - asked
+            if block is None:
+                return
+            self._bytes += block.X.nbytes + block.y.nbytes
+            yield block
+
+    def work(self) -> Work:
+        """Return what the graph task did up to now."""
+        return Work(1, self._bytes, time.perf_counter() - self._began, self._reading)
+
+
 @with_one_cause
 def reduce_run(run: tuple[int, int], packed: bytes) -> Partial:
     """Sum the blocks of one run, left to right."""
@@ -154,14 +177,15 @@ def reduce_run(run: tuple[int, int], packed: bytes) -> Partial:
     store, from_block, combine, args, in_place, skipped = unpack(packed)
     damaged: list[Damage] = []
     total = None
+    blocks = _Watched(read_run(store, run, skipped, damaged))
     with one_blas_thread():
-        for block in read_run(store, run, skipped, damaged):
+        for block in blocks:
             if in_place:
                 total = from_block(block, *args, onto=total)
             else:
                 part = from_block(block, *args)
                 total = part if total is None else combine(total, part)
-    return Partial(total, tuple(damaged))
+    return Partial(total, tuple(damaged), blocks.work())
 
 
 def combine_sums(packed: bytes, sums: Iterable[Any]) -> Any:
@@ -191,15 +215,14 @@ def map_run(run: tuple[int, int], part: int, packed: bytes, staging: str) -> Par
     keep_freed_memory()
     store, function, args, skipped = unpack(packed)
     damaged: list[Damage] = []
-    rows = (
-        _task_rows(block, store, function, args) for block in read_run(store, run, skipped, damaged)
-    )
+    blocks = _Watched(read_run(store, run, skipped, damaged))
+    rows = (_task_rows(block, store, function, args) for block in blocks)
     with one_blas_thread():
         first = next(rows, None)
         if first is None:
-            return Partial((), tuple(damaged))
+            return Partial((), tuple(damaged), blocks.work())
         write_rows_part(staging, part, chain([first], rows))
-    return Partial((part,), tuple(damaged))
+    return Partial((part,), tuple(damaged), blocks.work())
 
 
 @with_one_cause
