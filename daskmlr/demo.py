@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from daskmlr.graph.execute import Runner
     from daskmlr.kernels.blocks import TaskBlock
     from daskmlr.model import Model
+    from daskmlr.progress import Show
     from daskmlr.synthetic import MixtureTruth
 
 N_COMPONENTS, N_FEATURES = 8, 32
@@ -61,7 +62,7 @@ def run_demo(
     *,
     random_state: int,
     runner: Runner,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: bool | Show = False,
 ) -> Demo:
     """Simulate, fit and assign about 100,000 tasks in `folder`."""
     seconds: dict[str, float] = {}
@@ -85,7 +86,7 @@ def run_demo(
             correlation=0.5,
             task_groups=TASK_GROUPS,
             random_state=random_state,
-            on_progress=progress and (lambda done, total: progress("simulate", done, total)),
+            progress=progress,
         ),
     )
     estimator = MixedLinearRegression(N_COMPONENTS, random_state=random_state)

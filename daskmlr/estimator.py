@@ -26,13 +26,14 @@ from daskmlr.storage.tasks import TaskStore, open_tasks
 from daskmlr.updating import update_model
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
     from daskmlr.arguments import Support
     from daskmlr.graph.execute import ClientLike
     from daskmlr.model import Model
+    from daskmlr.progress import Show
     from daskmlr.storage.checkpoint import Checkpoint
     from daskmlr.uncertainty import Uncertainty
 
@@ -162,7 +163,7 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
         *,
         groups: ArrayLike | None = None,
         client: ClientLike = None,
-        progress: Callable[[str, int, int], None] | None = None,
+        progress: bool | Show = False,
         checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
         resume: bool = False,
     ) -> MixedLinearRegression:
@@ -176,8 +177,8 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
             The task of each row, integers or strings, in any order.
         client : Client, str or None
             Where to compute, as for `reduce_tasks`.
-        progress : callable, optional
-            ``progress(stage, done, total)``.
+        progress : bool or callable
+            True shows bars in a terminal or a notebook, as for `reduce_tasks`.
         checkpoint : path, optional
             Folder that keeps what each stage and pass has found until the fit is done; needs an
             int as `random_state`.
@@ -217,7 +218,7 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
         *,
         groups: ArrayLike | None = None,
         client: ClientLike = None,
-        progress: Callable[[str, int, int], None] | None = None,
+        progress: bool | Show = False,
     ) -> MixedLinearRegression:
         """Refine the fit with new tasks, the old ones unread; a first call is a `fit`.
 
@@ -251,11 +252,12 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
         out: str | os.PathLike[str] | None = None,
         *,
         client: ClientLike = None,
+        progress: bool | Show = False,
     ) -> dict[str, NDArray[Any]] | None:
         """Label every task of a store; see `Model.assign`."""
         check_is_fitted(self)
         store = tasks if isinstance(tasks, TaskStore) else open_tasks(tasks)
-        return self.model_.assign(store, out, client=client)
+        return self.model_.assign(store, out, client=client, progress=progress)
 
     def predict(
         self,
@@ -291,12 +293,13 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
         *,
         groups: ArrayLike | None = None,
         client: ClientLike = None,
+        progress: bool | Show = False,
     ) -> Uncertainty:
         """Take standard errors and intervals from the data of `fit`; see `Model.uncertainty`."""
         check_is_fitted(self)
         with _scratch() as path:
             tasks = self._tasks(X, y, groups, path)
-            return self.model_.uncertainty(tasks, client=client)
+            return self.model_.uncertainty(tasks, client=client, progress=progress)
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs)  # scikit-learn's diagram

@@ -48,7 +48,8 @@ def fit_tasks(
     """
     _check_options(tasks, options)
     _check_memory(tasks, options, runner)
-    record = RunRecord(checkpoint=checkpoint)
+    record = RunRecord(checkpoint=checkpoint, telling=runner.telling)
+    runner.telling.fit(options.n_components)
     rng = np.random.default_rng(options.seed)
     spectrum = find_subspace(tasks, options, runner, record, rng)
     if options.robust is not None:

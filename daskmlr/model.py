@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from daskmlr.arguments import Support
     from daskmlr.graph.execute import ClientLike
+    from daskmlr.progress import Show
     from daskmlr.storage.tasks import TaskStore
 
 KIND = "daskmlr-model"
@@ -230,6 +231,7 @@ class Model:
         out: str | os.PathLike[str] | None = None,
         *,
         client: ClientLike = None,
+        progress: bool | Show = False,
     ) -> dict[str, NDArray[Any]] | None:
         """Label every task of a store, in one pass.
 
@@ -239,7 +241,7 @@ class Model:
             With the features of the model.
         out : path or None
             A new ``.parquet`` folder or ``.zarr`` group; None returns the columns in memory.
-        client
+        client, progress
             As for `reduce_tasks`.
 
         Returns
@@ -256,9 +258,9 @@ class Model:
         PathExistsError
         """
         self.check_features(tasks.feature_names, f"the store {tasks.path}")
-        frame, mixture = self._centred()
+        args = self._centred()
         return map_tasks(
-            tasks, assigned_columns, out, args=(frame, mixture), client=client, name="assign"
+            tasks, assigned_columns, out, args=args, client=client, progress=progress, name="assign"
         )
 
     def assign_arrays(
@@ -361,14 +363,16 @@ class Model:
         low, high = (mixture_quantile(q, shares, means, deviations) for q in (tail, 1 - tail))
         return low, high
 
-    def uncertainty(self, tasks: TaskStore, *, client: ClientLike = None) -> Uncertainty:
+    def uncertainty(
+        self, tasks: TaskStore, *, client: ClientLike = None, progress: bool | Show = False
+    ) -> Uncertainty:
         """Take standard errors and confidence intervals of the parameters, in one pass.
 
         Parameters
         ----------
         tasks : TaskStore
             Those the model was fitted to.
-        client
+        client, progress
             As for `reduce_tasks`.
 
         Raises
@@ -378,7 +382,7 @@ class Model:
             As `measure_uncertainty`, which also warns where the result cannot be trusted.
         """
         self.check_features(tasks.feature_names, f"the store {tasks.path}")
-        return measure_uncertainty(tasks, *self._centred(), client=client)
+        return measure_uncertainty(tasks, *self._centred(), client=client, progress=progress)
 
     def _centred(self) -> tuple[Frame, Mixture]:
         """Return the parameters in a frame around the mean, the average component taken out."""

@@ -13,6 +13,7 @@ from daskmlr.errors import DamagedStoreError, InputError
 from daskmlr.graph.environment import DECISIVE, environment
 from daskmlr.graph.faults import skips_damage
 from daskmlr.graph.reduce import reduce_tasks
+from daskmlr.graph.telling import Telling
 from daskmlr.kernels.acceleration import Ascent
 from daskmlr.kernels.assignment import Mixture
 from daskmlr.kernels.clustering import Clustering
@@ -127,10 +128,13 @@ class RunRecord:
         pass the fields of `Work`, and what it says of itself.
     checkpoint : Checkpoint, optional
         Where results are kept, and found again.
+    telling : Telling
+        Hears what stages do, and what they have found.
     """
 
     entries: list[dict[str, Any]] = field(default_factory=list)
     checkpoint: Checkpoint | None = None
+    telling: Telling = field(default_factory=Telling)
     _repeating: bool = False
 
     def timed(
@@ -146,7 +150,14 @@ class RunRecord:
         What was computed from the same `inputs` before the run was interrupted is not computed
         again.
         """
-        return self._once(stage, self._key(stage, *inputs), function, facts)
+
+        def told() -> Any:
+            self.telling.begin(stage)
+            result = function()
+            self.telling.over()
+            return result
+
+        return self._once(stage, self._key(stage, *inputs), told, facts)
 
     def reduce(
         self,
@@ -238,6 +249,8 @@ class RunRecord:
         if kept is None:
             return None
         self.entries += kept["entries"]
+        for entry in kept["entries"]:
+            self.telling.found(entry, kept=True)
         logger.info("%s was kept", stage, extra={"facts": {"event": "kept", "stage": stage}})
         return kept["result"]
 
@@ -256,6 +269,7 @@ class RunRecord:
         seconds, at = time.perf_counter() - start, datetime.now(UTC).isoformat(timespec="seconds")
         entry = {"stage": stage, "seconds": seconds, "at": at, **facts(result)}
         self.entries.append(entry)
+        self.telling.found(entry)
         logger.info("%s done", stage, extra={"facts": {"event": "stage", **entry}})
         if self.checkpoint and not self._repeating:
             self.checkpoint.keep(key, {"result": result, "entries": [entry]})

@@ -77,7 +77,7 @@ def _directions(
 ) -> int:
     several = replace(options, n_components=min(MOST_COMPONENTS, tasks.n_features + 1))
     rng = np.random.default_rng(options.seed)
-    record = RunRecord(checkpoint=checkpoint)
+    record = RunRecord(checkpoint=checkpoint, telling=runner.telling)
     return find_subspace(tasks, several, runner, record, rng).rank
 
 

@@ -250,7 +250,10 @@ def component_sums(
         runner=runner,
         in_place=True,
         first_block=first_block,
-        facts=lambda sums: {"log_likelihood": sums.log_likelihood},
+        facts=lambda sums: {
+            "log_likelihood": sums.log_likelihood,
+            "weights": (sums.mass / sums.n_tasks).tolist(),
+        },
     )
     return sums
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from daskmlr.graph.execute import ClientLike, Runner
     from daskmlr.kernels.assignment import Mixture
     from daskmlr.kernels.blocks import Frame
+    from daskmlr.progress import Show
     from daskmlr.storage.tasks import TaskStore
 
 Kind = Literal["sandwich", "observed"]
@@ -179,7 +180,12 @@ def check_level(level: float) -> float:
 
 
 def measure_uncertainty(
-    tasks: TaskStore, frame: Frame, mixture: Mixture, *, client: ClientLike
+    tasks: TaskStore,
+    frame: Frame,
+    mixture: Mixture,
+    *,
+    client: ClientLike,
+    progress: bool | Show = False,
 ) -> Uncertainty:
     """Take the information of a mixture from the tasks it was fitted to, in one pass.
 
@@ -198,7 +204,7 @@ def measure_uncertainty(
         If the model is not at the maximum of the likelihood of these tasks, or a component holds
         fewer tasks than parameters.
     """
-    with connect(client) as runner:
+    with connect(client, progress) as runner:
         _check_memory(tasks, mixture.n_components, runner)
         sums = reduce_tasks(
             tasks,

@@ -68,7 +68,7 @@ def update_model(
     standardiser = standardiser_from_gram(total, names, tasks.dtype)
     spectrum = Spectrum(frame, standardiser, model.eigenvalues, directions, model.noise_edge)
     entropy = model.log_likelihood - expected_log_likelihood(old, mixture)
-    record, before, converged = RunRecord(), -np.inf, False
+    record, before, converged = RunRecord(telling=runner.telling), -np.inf, False
     for _ in range(options.max_iter):
         at = mixture
         new = stages.component_sums(tasks, options, frame, at, runner, record, first_block=first)

@@ -160,8 +160,8 @@ def test_a_resumed_fit_leaves_out_what_it_left_out_before(damaged_tasks, tmp_pat
     class StoppedError(Exception):
         pass
 
-    def stop(name, done, total):
-        if name == "refine":
+    def stop(at):
+        if at.stage == "refine":
             raise StoppedError
 
     kept = {"client": "sync", "checkpoint": tmp_path / "kept"}

@@ -281,7 +281,7 @@ def test_progress_counts_to_the_end(tmp_path, capsys):
     ingest(
         in_files(table(), tmp_path / "in", "csv"),
         tmp_path / "out",
-        progress=lambda stage, done, total: seen.setdefault(stage, []).append((done, total)),
+        progress=lambda at: seen.setdefault(at.stage, []).append((at.done, at.total)),
         **OPTIONS,
     )
     assert list(seen)[-1] == "write"

@@ -280,8 +280,8 @@ def test_a_disk_that_is_too_small_to_sort_on(tmp_path, monkeypatch):
 
 
 def test_a_failure_while_writing_leaves_nothing(tmp_path):
-    def fail(stage, done, total):
-        if stage == "write":
+    def fail(at):
+        if at.stage == "write":
             raise KeyboardInterrupt
 
     before = sorted(tmp_path.rglob("*"))

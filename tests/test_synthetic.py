@@ -214,7 +214,7 @@ def test_the_truth_comes_back_as_it_was(tmp_path):
         task_groups=RAGGED,
         random_state=9,
         ids="str",
-        on_progress=lambda done, total: seen.append((done, total)),
+        progress=lambda at: seen.append((at.done, at.total)),
     )
     loaded, labels = load_truth(path)
     for name in ("coef", "intercept", "noise_variance", "weights", "feature_mean", "correlation"):
@@ -288,7 +288,7 @@ def test_an_existing_store_or_truth_is_left_alone(tmp_path):
 
 
 def test_a_run_that_fails_leaves_neither_store_nor_truth(tmp_path):
-    def stop(done, total):
+    def stop(at):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -296,7 +296,7 @@ def test_a_run_that_fails_leaves_neither_store_nor_truth(tmp_path):
             tmp_path / "tasks.zarr",
             task_groups=RAGGED,
             random_state=0,
-            on_progress=stop,
+            progress=stop,
             **MIXTURE,
         )
     assert list(tmp_path.iterdir()) == []
@@ -305,7 +305,7 @@ def test_a_run_that_fails_leaves_neither_store_nor_truth(tmp_path):
 def test_a_store_that_cannot_be_published_takes_its_truth_away(tmp_path):
     path = tmp_path / "tasks.zarr"
 
-    def somebody_else_was_faster(done, total):
+    def somebody_else_was_faster(at):
         path.mkdir(exist_ok=True)
 
     with pytest.raises(PathExistsError, match=r"tasks\.zarr exists"):
@@ -313,7 +313,7 @@ def test_a_store_that_cannot_be_published_takes_its_truth_away(tmp_path):
             path,
             task_groups=RAGGED,
             random_state=0,
-            on_progress=somebody_else_was_faster,
+            progress=somebody_else_was_faster,
             **MIXTURE,
         )
     assert list(tmp_path.iterdir()) == [path]

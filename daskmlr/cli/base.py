@@ -1,4 +1,4 @@
-"""The group of commands, and what they share: options, printing, progress."""
+"""The group of commands, and what they share: options and printing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from daskmlr.errors import AccessError, DaskmlrError, StoreError
 
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from daskmlr.graph.execute import ClientLike
-
-    ProgressFunction = Callable[[str, int, int], None]
 
 logger = logging.getLogger(__name__)
 Place: TypeAlias = "AbstractContextManager[ClientLike]"
@@ -258,27 +255,3 @@ def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__:
     facts = {"event": "warning", "kind": category.__name__}
     logger.warning("%s", message, extra={"facts": facts})
     click.echo(f"Warning ({category.__name__}): {message}", err=True)
-
-
-@contextmanager
-def progress() -> Iterator[ProgressFunction | None]:
-    """Bars on a terminal, one line per stage; None in a pipe."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}"),
-        TimeElapsedColumn(),
-        console=console,
-    ) as bars:
-        known: dict[str, Any] = {}
-
-        def show(name: str, done: int, total: int) -> None:
-            if name not in known:
-                known[name] = bars.add_task(name, total=total)
-            bars.update(known[name], completed=done, total=total)
-
-        yield show

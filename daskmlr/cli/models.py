@@ -16,7 +16,6 @@ from daskmlr.cli.base import (
     in_order,
     main,
     print_facts,
-    progress,
     seed_option,
     skip_damaged,
 )
@@ -90,9 +89,8 @@ def fit(
     with (
         checkpointing(kept_at, tasks, estimator.get_params(), resume=resume) as kept,
         place as client,
-        progress() as show,
     ):
-        estimator.fit(tasks, client=client, progress=show, checkpoint=kept)
+        estimator.fit(tasks, client=client, progress=True, checkpoint=kept)
         fitted = estimator.model_
         fitted.save(model)
     print_facts(report.model_facts(fitted), as_json, report.model_tables(fitted))
@@ -127,7 +125,7 @@ def update(model: str, store: str, out: str, place: Place, as_json: bool) -> Non
         before, tasks = Model.load(model), open_tasks(store)
     refuse_existing(out)
     options = FitOptions(before.n_components)
-    with place as client, progress() as show, connect(client, show) as runner:
+    with place as client, connect(client, progress=True) as runner:
         after, diagnosis = update_model(before, tasks, options, runner)
         after.save(out)
     diagnosis.give_warnings(stacklevel=1)
@@ -163,7 +161,7 @@ def assign(model: str, store: str, out: str, odd_rate: float, place: Place, as_j
     with in_order("MODEL STORE OUT", store, out):
         fitted, tasks = Model.load(model), open_tasks(store)
     refuse_existing(out)
-    with place as client, progress() as show, connect(client, show) as runner:
+    with place as client, connect(client, progress=True) as runner:
         fitted.assign(tasks, out, client=runner)
         left_out = runner.left_out(tasks)
     n_tasks = tasks.n_tasks - left_out.n_tasks
@@ -209,7 +207,7 @@ def intervals(
     check_level(level)
     with in_order("MODEL STORE", store):
         fitted, tasks = Model.load(model), open_tasks(store)
-    with place as client, progress() as show, connect(client, show) as runner:
+    with place as client, connect(client, progress=True) as runner:
         found = fitted.uncertainty(tasks, client=runner)
     facts = report.interval_facts(fitted, found, level=level, kind=kind)
     print_facts(facts, as_json, [] if as_json else [report.interval_table(facts)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,6 @@ from daskmlr.cli.base import (
     computes,
     main,
     print_facts,
-    progress,
     seed_option,
 )
 from daskmlr.errors import InputError
@@ -38,11 +36,12 @@ def demo(seed: int, place: Place, as_json: bool) -> None:
     """Simulate about 100,000 tasks on disk, fit them, and compare with the truth."""
     from daskmlr.demo import demo_facts, demo_tables, run_demo
     from daskmlr.graph.execute import connect
+    from daskmlr.progress import shown
 
     with (
         tempfile.TemporaryDirectory(prefix="daskmlr-demo-") as folder,
         place as client,
-        progress() as show,
+        shown(True) as show,
         connect(client, show) as runner,
     ):
         result = run_demo(Path(folder), random_state=seed, runner=runner, progress=show)
@@ -90,14 +89,7 @@ def simulate(
     groups = [(n_tasks, _size(size))]
     if heavy_tasks:
         groups.append((heavy_tasks, _size(heavy_size)))
-    with progress() as show:
-        tasks = draw(
-            out,
-            task_groups=groups,
-            random_state=seed,
-            on_progress=show and (lambda done, total: show("simulate", done, total)),
-            **parameters,
-        )
+    tasks = draw(out, task_groups=groups, random_state=seed, progress=True, **parameters)
     _print_store(tasks, as_json, first=True)
 
 
@@ -132,7 +124,7 @@ def ingest(
         out,
         features=_names(features),
         categorical=_names(categorical),
-        progress=sys.stderr.isatty(),
+        progress=True,
         **options,
     )
     _print_store(tasks, as_json, first=True)

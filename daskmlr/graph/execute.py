@@ -26,7 +26,9 @@ from daskmlr.errors import (
 from daskmlr.graph import preflight
 from daskmlr.graph.faults import LeftOut, Partial, Work, explained, lost, refusal, skips_damage
 from daskmlr.graph.leaf import one_blas_thread
+from daskmlr.graph.telling import Telling
 from daskmlr.graph.watch import Watch, elsewhere
+from daskmlr.progress import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,9 +37,8 @@ if TYPE_CHECKING:
     from dask.delayed import Delayed
 
     from daskmlr.graph.faults import Damage
+    from daskmlr.progress import Show
     from daskmlr.storage.tasks import TaskStore
-
-    Progress = Callable[[str, int, int], None]
 
 ClientLike: TypeAlias = "Client | Runner | str | None"
 
@@ -54,20 +55,22 @@ class Runner:
     ----------
     client : Client, str or None
         See `connect`.
-    progress : callable, optional
-        ``progress(name, done, total)``, called as the runs of a pass finish.
+    progress : bool or callable
+        See `connect`.
 
     Attributes
     ----------
+    telling : Telling
+        Hears what stages do.
     planned : dict of int
         Memory that a pass is planned to take on a worker, bytes, by its name.
     work : Work
         What the graph tasks of the last pass did, those whose sums were used.
     """
 
-    def __init__(self, client: Client | str | None = None, progress: Progress | None = None):
-        self._asked = client
-        self._progress = progress
+    def __init__(self, client: Client | str | None = None, progress: bool | Show = False):
+        self._asked, self._progress = client, progress
+        self.telling = Telling()
         self._stack = ExitStack()
         self._client: Client | None = None
         self._scheduler: str | None = None
@@ -79,6 +82,7 @@ class Runner:
 
     def __enter__(self) -> Runner:
         self._stack.enter_context(one_blas_thread())
+        self.telling = Telling(self._stack.enter_context(shown(self._progress)))
         asked = self._asked if self._asked is not None else _ambient()
         if isinstance(asked, Client):
             self._client = asked
@@ -94,7 +98,10 @@ class Runner:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with _quiet() if isinstance(error, SchedulerError) else nullcontext():
+        is_lost = isinstance(error, SchedulerError)
+        if not is_lost:
+            self.telling.end(error)
+        with _quiet() if is_lost else nullcontext():
             self._stack.close()
 
     @property
@@ -162,20 +169,31 @@ class Runner:
             warnings.warn(said, DamageWarning, stacklevel=2)
 
     def compute(
-        self, build: Callable[[], Delayed], name: str, n_runs: int, tasks: TaskStore
+        self,
+        build: Callable[[], Delayed],
+        name: str,
+        n_runs: int,
+        tasks: TaskStore,
+        n_bytes: int = 0,
     ) -> Any:
         """Compute a graph; as `compute_each`."""
-        ((_, result),) = self.compute_each(lambda: [build()], name, n_runs, tasks)
+        ((_, result),) = self.compute_each(lambda: [build()], name, n_runs, tasks, n_bytes)
         return result
 
     def compute_each(
-        self, build: Callable[[], list[Delayed]], name: str, n_runs: int, tasks: TaskStore
+        self,
+        build: Callable[[], list[Delayed]],
+        name: str,
+        n_runs: int,
+        tasks: TaskStore,
+        n_bytes: int = 0,
     ) -> Iterator[tuple[int, Any]]:
         """Compute several graphs, and yield each one's number and result when it is ready.
 
         `build` makes them, with other keys each time. Their `n_runs` leaves, in all, have keys that
-        begin with `name`, and read `tasks`. A result is let go on the workers once it was yielded.
-        Those that lack damaged blocks come last: they are of no use until all damage is known.
+        begin with `name`, and read `n_bytes` of `tasks`. A result is let go on the workers once it
+        was yielded. Those that lack damaged blocks come last: they are of no use until all damage
+        is known.
 
         Raises
         ------
@@ -192,6 +210,7 @@ class Runner:
         """
         held: list[tuple[int, Partial]] = []
         nothing, self.work = True, Work()
+        self.telling.begin(name, n_runs, n_bytes=n_bytes, store=tasks.path)
         for i, part in self._partials(build, name, n_runs):
             self.work += part.work
             nothing = nothing and part.is_empty
@@ -199,6 +218,7 @@ class Runner:
                 held.append((i, part))
             else:
                 yield i, part.total
+        self.telling.over()
         damaged = [damage for _, part in held for damage in part.damaged]
         self._settle(tasks, damaged, nothing=nothing)
         yield from ((i, part.total) for i, part in held)
@@ -215,7 +235,7 @@ class Runner:
         self, build: Callable[[], list[Delayed]], name: str, n_runs: int
     ) -> Iterator[tuple[int, Partial]]:
         if self._client is None and (self._scheduler is not None or n_runs == 1):
-            with _Count(name, n_runs, self._progress):
+            with _Count(n_runs, self.telling):
                 for i, graph in enumerate(build()):
                     try:
                         part = dask.compute(graph, scheduler=self._scheduler or "sync")[0]
@@ -226,6 +246,7 @@ class Runner:
         if self._client is None:
             self._client = self._stack.enter_context(_local_client())
             self._local = True
+        self.telling.listen(self._client)
         try:
             yield from self._compute_on(self._client, build, name, n_runs)
         except Exception as error:
@@ -236,12 +257,12 @@ class Runner:
         self, client: Client, build: Callable[[], list[Delayed]], name: str, n_runs: int
     ) -> Iterator[tuple[int, Partial]]:
         graphs = build()
-        watch = Watch(client, graphs, name, n_runs)
+        watch = Watch(client, graphs, name, n_runs, self.telling)
         waiting = dict(enumerate(client.compute(graphs)))
         avoided: set[str] = set()
         try:
             while waiting:
-                self._tell(name, watch.n_done, n_runs)
+                self.telling.done(watch.n_done)
                 with client.as_current(), suppress(TimeoutError):
                     wait(waiting.values(), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")
                 for i in [i for i, future in waiting.items() if future.done()]:
@@ -258,7 +279,7 @@ class Runner:
                         # Dask's own retries go to the worker that has just become free: the same
                         graphs[i] = build()[i]
                         waiting[i] = client.compute(graphs[i], workers=others)
-                        watch = Watch(client, graphs, name, n_runs)
+                        watch = Watch(client, graphs, name, n_runs, self.telling)
                     else:
                         yield i, result
                         del waiting[i]
@@ -268,14 +289,9 @@ class Runner:
             if client.status == "running":
                 client.cancel(list(waiting.values()))
             raise
-        self._tell(name, n_runs, n_runs)
-
-    def _tell(self, name: str, done: int, n_runs: int) -> None:
-        if self._progress is not None:
-            self._progress(name, done, n_runs)
 
 
-def connect(client: ClientLike, progress: Progress | None = None) -> AbstractContextManager[Runner]:
+def connect(client: ClientLike, progress: bool | Show = False) -> AbstractContextManager[Runner]:
     """Return a context manager that gives a `Runner` for what the user named.
 
     Parameters
@@ -285,8 +301,10 @@ def connect(client: ClientLike, progress: Progress | None = None) -> AbstractCon
         in-process schedulers; None for the current client if there is one, else for what
         ``dask.config`` names as ``scheduler``, else for a Dask cluster of threads in this
         process, with its dashboard. A `Runner` is passed through.
-    progress : callable, optional
-        ``progress(name, done, total)``.
+    progress : bool or callable
+        True shows bars in a terminal or a notebook; a callable is called with a
+        `daskmlr.progress.Progress` when a pass begins, several times a second, and at its end.
+        Of no effect with a `Runner`, which has its own.
     """
     if isinstance(client, Runner):
         return nullcontext(client)
@@ -364,12 +382,11 @@ def _warn_of_move(error: ReadError, others: Sequence[str]) -> None:
 class _Count(Callback):  # type: ignore[misc]
     """Progress of Dask's in-process schedulers."""
 
-    def __init__(self, name: str, total: int, progress: Progress | None):
+    def __init__(self, total: int, telling: Telling):
         super().__init__()
-        self._name, self._total, self._progress = name, total, progress
+        self._total, self._telling = total, telling
         self._done = 0
 
     def _posttask(self, *_: Any) -> None:
-        if self._progress is not None:
-            self._done = min(self._done + 1, self._total)
-            self._progress(self._name, self._done, self._total)
+        self._done = min(self._done + 1, self._total)
+        self._telling.done(self._done)

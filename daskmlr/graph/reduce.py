@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dask.delayed import Delayed
 
     from daskmlr.graph.execute import ClientLike
+    from daskmlr.progress import Show
     from daskmlr.storage.tasks import TaskStore
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ def reduce_tasks(
     in_place: bool = False,
     first_block: int = 0,
     client: ClientLike = None,
+    progress: bool | Show = False,
     name: str = "reduce",
     parts: Parts | None = None,
 ) -> Sum:
@@ -83,6 +85,9 @@ def reduce_tasks(
     client : Client, str or None
         A `distributed.Client`, the address of a scheduler, ``"threads"`` or ``"sync"``. By
         default the current client if there is one, else a Dask cluster in this process.
+    progress : bool or callable
+        True shows bars in a terminal or a notebook; a callable is called with a
+        `daskmlr.progress.Progress`.
     name : str
         What progress bars and the dashboard call the pass.
     parts : mapping of int to sum, optional
@@ -107,13 +112,17 @@ def reduce_tasks(
     """
     result: Sum
     all_runs = plan.runs(tasks, first_block)
-    with connect(client) as runner, _logged(name, tasks, all_runs):
+    with connect(client, progress) as runner, _logged(name, tasks, all_runs) as n_bytes:
         runner.check(tasks)
         skipped = runner.left_out(tasks).blocks
         shared = leaf.pack(tasks, from_block, combine, tuple(args), in_place, skipped)
         if parts is None or len(all_runs) <= LONG_PASS:
             result = runner.compute(
-                lambda: _reduction(shared, all_runs, name, most=1)[0], name, len(all_runs), tasks
+                lambda: _reduction(shared, all_runs, name, most=1)[0],
+                name,
+                len(all_runs),
+                tasks,
+                n_bytes,
             )
             return result
 
@@ -125,7 +134,8 @@ def reduce_tasks(
             nodes = _reduction(shared, all_runs, name, most=MOST_PARTS)
             return [nodes[i] for i in missing]
 
-        for i, part in runner.compute_each(build, name, n_runs, tasks):
+        n_bytes = n_bytes * n_runs // len(all_runs)
+        for i, part in runner.compute_each(build, name, n_runs, tasks, n_bytes):
             parts[missing[i]] = part
         result = _from_parts(shared, parts, range(n_parts))
         return result
@@ -138,6 +148,7 @@ def map_tasks(
     *,
     args: Sequence[Any] = (),
     client: ClientLike = None,
+    progress: bool | Show = False,
     name: str = "map",
 ) -> dict[str, np.ndarray] | None:
     """Compute one row per task, in one pass, written as it is made.
@@ -151,7 +162,7 @@ def map_tasks(
         A new folder of Parquet files (``.parquet``) or Zarr group (``.zarr``), in the store's
         order with the task's key as first column, published when it is complete. None returns
         the columns in memory.
-    args, client, name
+    args, client, progress, name
         As for `reduce_tasks`.
 
     Returns
@@ -186,18 +197,23 @@ def map_tasks(
             _extend,
             args=(tasks, function, tuple(args)),
             client=client,
+            progress=progress,
             name=name,
         )
         return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     staging = start_rows(out)
     try:
         all_runs = plan.runs(tasks)
-        with connect(client) as runner, _logged(name, tasks, all_runs):
+        with connect(client, progress) as runner, _logged(name, tasks, all_runs) as n_bytes:
             runner.check(tasks, staging)
             skipped = runner.left_out(tasks).blocks
             shared = leaf.pack(tasks, function, tuple(args), skipped)
             written = runner.compute(
-                lambda: _mapping(shared, all_runs, name, staging), name, len(all_runs), tasks
+                lambda: _mapping(shared, all_runs, name, staging),
+                name,
+                len(all_runs),
+                tasks,
+                n_bytes,
             )
         empty = set(range(len(all_runs))).difference(written)
         finish_rows(staging, out, len(all_runs), empty=empty)
@@ -208,13 +224,13 @@ def map_tasks(
 
 
 @contextmanager
-def _logged(name: str, tasks: TaskStore, all_runs: Sequence[tuple[int, int]]) -> Iterator[None]:
-    """Log the begin and end of a pass, with its rate if it came to an end."""
+def _logged(name: str, tasks: TaskStore, all_runs: Sequence[tuple[int, int]]) -> Iterator[int]:
+    """Log the begin and end of a pass, with its rate if it came to an end; give its bytes."""
     n_bytes = sum(stop - start for start, stop in all_runs) * plan.block_bytes(tasks)
     facts = {"pass": name, "store": str(tasks.path), "runs": len(all_runs), "bytes": n_bytes}
     logger.info("pass %s begins", name, extra={"facts": {"event": "pass begins", **facts}})
     start = time.perf_counter()
-    yield
+    yield n_bytes
     seconds = time.perf_counter() - start
     facts |= {"seconds": seconds, "bytes_per_second": n_bytes / seconds}
     logger.info("pass %s took %.3g s", name, seconds, extra={"facts": {"event": "pass", **facts}})

@@ -10,14 +10,15 @@ import dask
 from dask.utils import format_bytes, format_time, parse_timedelta
 
 from daskmlr.errors import ClusterWarning
+from daskmlr.graph.board import note
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from dask.delayed import Delayed
     from distributed import Client
 
-    Progress = Callable[[str, int, int], None]
+    from daskmlr.graph.telling import Telling
 
 # A pass of which nothing starts or ends for so long is said to be stalled; the first setting ...
 STALLED_AFTER = "daskmlr.stalled-after", "120s"
@@ -44,10 +45,19 @@ class Watch:
     name : str
     n_runs : int
         Leaves in all.
+    telling : Telling
+        What it has to tell the scheduler goes with each look.
     """
 
-    def __init__(self, client: Client, graphs: Sequence[Delayed], name: str, n_runs: int):
-        self._client, self._name, self._n_runs = client, name, n_runs
+    def __init__(
+        self,
+        client: Client,
+        graphs: Sequence[Delayed],
+        name: str,
+        n_runs: int,
+        telling: Telling,
+    ):
+        self._client, self._name, self._n_runs, self._telling = client, name, n_runs, telling
         groups = {key[0] for graph in graphs for key in graph.dask if isinstance(key, tuple)}
         self._groups = sorted(groups, key=lambda group: group.startswith(f"{name}-sum-"))
         self._seen: list[dict[str, int]] = []
@@ -59,7 +69,8 @@ class Watch:
 
     def look(self) -> None:
         """Look once: count what is done, warn if nothing moves, hand over what straggles."""
-        seen = self._client.run_on_scheduler(look, groups=self._groups)
+        told = self._telling.waiting()
+        seen = self._client.run_on_scheduler(look, groups=self._groups, told=told)
         leaves = seen["states"][0]
         self.n_done = min(max(sum(leaves[state] for state in ENDED), self.n_done), self._n_runs)
         if seen["states"] != self._seen:
@@ -106,8 +117,10 @@ class Watch:
             self._client.run_on_scheduler(hand_over, keys=late)
 
 
-def look(groups: Sequence[str], dask_scheduler: Any) -> dict[str, Any]:
-    """See how far a pass is; runs on the scheduler.
+def look(
+    groups: Sequence[str], told: Mapping[str, Any] | None, dask_scheduler: Any
+) -> dict[str, Any]:
+    """See how far a pass is, and note it with what is told; runs on the scheduler.
 
     Returns
     -------
@@ -127,6 +140,7 @@ def look(groups: Sequence[str], dask_scheduler: Any) -> dict[str, Any]:
     workers = dask_scheduler.workers.values()
     idle = [ws for ws in dask_scheduler.running if not ws.processing]
     ended = sum(states[0][state] for state in ENDED)
+    note(told, ended, dask_scheduler)
     running = {}
     if found[0] and not any(states[0][state] for state in ("waiting", "queued", "no-worker")):
         running = {

@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +19,12 @@ from dask.utils import format_bytes, parse_bytes
 from distributed.system import MEMORY_LIMIT
 
 from daskmlr.errors import InputError, NoSpaceError, PlanError
+from daskmlr.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    Progress = Callable[[str, int, int], None]
+    from daskmlr.progress import Show
 
 MIB = 1 << 20
 # DuckDB holds to its limit but for what its readers and the allocator take besides.
@@ -45,13 +47,14 @@ class Engine:
         Of the output, to name the scratch folder after.
     memory : int
         Bytes the engine may use.
-    progress : callable, optional
-        ``progress(name, done, total)``.
+    show : callable or False
+        Called with a `Progress`; see `shown`.
     """
 
-    def __init__(self, folder: Path, name: str, memory: int, progress: Progress | None):
+    def __init__(self, folder: Path, name: str, memory: int, show: bool | Show):
         self._folder, self._name, self._memory = folder, name, memory
-        self._progress = progress
+        self._show = show
+        self._began: dict[str, float] = {}
 
     def __enter__(self) -> Engine:
         self.scratch = Path(tempfile.mkdtemp(prefix=f".{self._name}.ingest-", dir=self._folder))
@@ -79,8 +82,10 @@ class Engine:
 
     def show(self, stage: str, done: int, total: int) -> None:
         """Tell how far a stage is."""
-        if self._progress is not None:
-            self._progress(stage, done, total)
+        if callable(self._show):
+            now = time.monotonic()
+            seconds = now - self._began.setdefault(stage, now)
+            self._show(Progress(stage, done, total, seconds=seconds))
 
     def set_threads(self, reading_bytes: int) -> None:
         """Use as many threads as fit, if each needs so many bytes to read the input."""
@@ -113,7 +118,7 @@ class Engine:
     @contextmanager
     def _shown(self, stage: str | None) -> Iterator[None]:
         """Ask the engine now and then how much of its query is done."""
-        if stage is None or self._progress is None:
+        if stage is None or not self._show:
             yield
             return
         ended = threading.Event()

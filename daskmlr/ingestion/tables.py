@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 
 from daskmlr.encoding import check_columns
 from daskmlr.errors import InputError
-from daskmlr.ingestion.bars import shown
 from daskmlr.ingestion.columns import read_columns
 from daskmlr.ingestion.engine import Engine, check_space, engine_memory
 from daskmlr.ingestion.inputs import open_inputs
 from daskmlr.ingestion.survey import survey
+from daskmlr.progress import shown
 from daskmlr.storage import layout
 from daskmlr.storage.location import Folder
 from daskmlr.storage.publish import refuse_existing
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from daskmlr.ingestion.columns import Column
-    from daskmlr.ingestion.engine import Progress
     from daskmlr.ingestion.survey import Survey
+    from daskmlr.progress import Show
     from daskmlr.storage.place import Location
     from daskmlr.storage.tasks import TaskStore
     from daskmlr.storage.writing import TaskWriter
@@ -59,7 +59,7 @@ def ingest(
     block_bytes: int | None = None,
     memory_limit: str | int | None = None,
     temporary_directory: str | os.PathLike[str] | None = None,
-    progress: bool | Progress = False,
+    progress: bool | Show = False,
 ) -> TaskStore:
     """Write a long table, one row per example, as a new task store.
 
@@ -98,7 +98,8 @@ def ingest(
         files. Of Dask data frames it must be shared by the
         workers.
     progress : bool or callable
-        True shows bars on a terminal; a callable is called as ``progress(stage, done, total)``.
+        True shows bars in a terminal or a notebook; a callable is called with a
+        `daskmlr.progress.Progress`.
 
     Returns
     -------

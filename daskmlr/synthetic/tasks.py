@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, Unpack
 
 import numpy as np
 
 from daskmlr.errors import InputError
+from daskmlr.progress import Progress, shown
 from daskmlr.storage.location import locate
 from daskmlr.storage.publish import refuse_existing
 from daskmlr.storage.tasks import open_tasks
@@ -16,11 +18,12 @@ from daskmlr.synthetic.draw import checked_draw
 from daskmlr.synthetic.truth import save_truth, truth_path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from daskmlr.progress import Show
     from daskmlr.storage.tasks import TaskStore
     from daskmlr.storage.writing import TaskWriter
     from daskmlr.synthetic.draw import Draw, TaskGroup
@@ -37,7 +40,7 @@ def simulate(
     noise_dof: float | None = None,
     ids: Literal["int", "str"] = "int",
     block_bytes: int | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    progress: bool | Show = False,
     **truth_parameters: Unpack[TruthParameters],
 ) -> TaskStore:
     """Draw tasks into a store, with their truth beside it.
@@ -66,8 +69,9 @@ def simulate(
         Task ids 0, 1, 2, ... or ``"task-0"``, ``"task-1"``, ...
     block_bytes : int, optional
         Of the store, see `create_tasks`; changes no value.
-    on_progress : callable, optional
-        Called with the number of tasks written so far and of all tasks.
+    progress : bool or callable
+        True shows a bar in a terminal or a notebook; a callable is called with a
+        `daskmlr.progress.Progress` that counts tasks.
     **truth_parameters
         Of `make_truth`.
 
@@ -100,14 +104,17 @@ def simulate(
     refuse_existing(truth_path(out))
     has_truth = False
     try:
-        with create_tasks(
-            out,
-            feature_names=[f"x{j}" for j in range(draw.truth.n_features)],
-            dtype=dtype,
-            block_bytes=block_bytes,
-            provenance={"command": "simulate", **draw.parameters()},
-        ) as writer:
-            labels = _write(draw, writer, ids, on_progress)
+        with (
+            shown(progress) as show,
+            create_tasks(
+                out,
+                feature_names=[f"x{j}" for j in range(draw.truth.n_features)],
+                dtype=dtype,
+                block_bytes=block_bytes,
+                provenance={"command": "simulate", **draw.parameters()},
+            ) as writer,
+        ):
+            labels = _write(draw, writer, ids, show)
             # the store is published on leaving this block: when it is seen, its truth is there
             save_truth(out, draw.truth, labels, parameters=draw.parameters())
             has_truth = True
@@ -179,18 +186,19 @@ def _write(
     draw: Draw,
     writer: TaskWriter,
     ids: Literal["int", "str"],
-    on_progress: Callable[[int, int], None] | None,
+    show: bool | Show,
 ) -> NDArray[np.int16]:
     """Write every task and return the labels."""
     labels = np.empty(draw.n_tasks, dtype=np.int16)
-    done = 0
+    done, began = 0, time.monotonic()
     for chunk in draw.chunks():
         stop = done + len(chunk.sizes)
         writer.write(chunk.X, chunk.y, chunk.sizes, _ids(done, stop, ids))
         labels[done:stop] = chunk.labels
         done = stop
-        if on_progress is not None:
-            on_progress(done, draw.n_tasks)
+        if callable(show):
+            seconds = time.monotonic() - began
+            show(Progress("simulate", done, draw.n_tasks, seconds=seconds))
     return labels
 
 

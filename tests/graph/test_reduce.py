@@ -86,11 +86,19 @@ def test_configured_scheduler_is_used(easy_tasks):
 def test_progress_counts_the_runs(easy_tasks, process_client):
     for client in ("sync", process_client):
         seen = []
-        with connect(client, lambda name, done, total: seen.append((name, done, total))) as runner:  # noqa: B023
-            reduce_tasks(easy_tasks, row_sums, add, client=runner, name="count")
+        with connect(client, progress=seen.append) as runner:
+            for _ in range(2):
+                reduce_tasks(easy_tasks, row_sums, add, client=runner, name="count")
         n_runs = len(plan.runs(easy_tasks))
-        assert seen[-1] == ("count", n_runs, n_runs)
-        assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
+        for number in (1, 2):
+            steps = [step for step in seen if step.number == number]
+            assert {(step.stage, step.total) for step in steps} == {("count", n_runs)}
+            assert (steps[0].done, steps[-1].done) == (0, n_runs)
+            assert [step.done for step in steps] == sorted(step.done for step in steps)
+            assert steps[-1].n_bytes == easy_tasks.n_blocks * plan.block_bytes(easy_tasks)
+            assert steps[-1].bytes_per_second * steps[-1].seconds == pytest.approx(
+                steps[-1].n_bytes
+            )
 
 
 def test_leaves_spread_over_the_workers(easy_tasks, process_client):
