@@ -1,0 +1,58 @@
+"""The documentation site builds without a warning, and asks nothing of the network."""
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    site = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", DOCS, site],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    return site
+
+
+class Loads(HTMLParser):
+    """What a browser loads with a page: not where its links lead."""
+
+    def __init__(self):
+        super().__init__()
+        self.urls = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag != "a":
+            self.urls += [value for name, value in attrs if name in ("src", "href", "action")]
+
+
+def test_every_page_is_in_the_navigation(site):
+    shown = (site / "index.html").read_text()
+    pages = {path.stem for path in DOCS.glob("*.md")}
+    assert {page for page in pages if f'href="{page}.html"' not in shown} == {"index"}
+
+
+def test_nothing_is_loaded_from_elsewhere(site):
+    loads = {}
+    for page in site.glob("*.html"):
+        parser = Loads()
+        parser.feed(page.read_text())
+        loads[page.name] = parser.urls
+    assert all("_static/pygments.css" in "".join(urls) for urls in loads.values())
+    assert {url for urls in loads.values() for url in urls if "//" in url} == set()
+    for sheet in site.rglob("*.css"):
+        assert re.findall(r"(?:@import|url\()\s*[\"']?(?:https?:)?//", sheet.read_text()) == []
+
+
+def test_formulas_are_mathml(site):
+    text = (site / "method.html").read_text()
+    assert text.count("<math ") > 20
+    assert "\\(" not in text
