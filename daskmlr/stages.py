@@ -185,7 +185,12 @@ def _likeliest(
     if len(starts) == 1:
         return starts[0]
     brief = replace(options, max_iter=2)
-    ends = [refine(tasks, brief, spectrum, start, runner, record)[:2] for start in starts]
+    ends = []
+    for i, start in enumerate(starts):
+        before = len(record.entries)
+        ends.append(refine(tasks, brief, spectrum, start, runner, record)[:2])
+        for entry in record.entries[before:]:
+            entry["start"] = i
     return max(ends, key=lambda end: end[1].log_likelihood)[0]
 
 

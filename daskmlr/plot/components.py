@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.patheffects import withStroke
 from scipy.spatial.distance import pdist
 from scipy.special import ndtri
 
@@ -15,6 +14,7 @@ from daskmlr.plot.style import (
     BLACK,
     BLUE,
     GREY,
+    HALO,
     RED,
     axes_of,
     figure_of,
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 MOST_FEATURES = 12
 MOST_COMPONENTS = 12
 N_BINS = 60
-HALO = withStroke(linewidth=3, foreground="white")
 # A Gram matrix, of unit diagonal, with a smaller share of its largest eigenvalue fixes nothing.
 SINGULAR = 1e-12
 
@@ -84,31 +83,43 @@ def coefficients(
     ['x0 (sd 1)', 'x1 (sd 0.996)']
     """
     model = model_of(model, "coefficients")
-    errors = _errors(model, uncertainty)
-    scale, z = model.feature_scale, float(ndtri((1 + check_level(level)) / 2))
+    errors, z = _errors(model, uncertainty), float(ndtri((1 + check_level(level)) / 2))
+    scale = model.feature_scale
     effects = model.coef * scale
     shown = np.argsort(-np.abs(effects).max(axis=0), kind="stable")[:MOST_FEATURES]
-    k = min(model.n_components, MOST_COMPONENTS)
-    ax = axes_of(ax, height=1.6 + len(shown) * max(0.3, 0.11 * k))
-    offsets = (np.arange(k) - (k - 1) / 2) * 0.8 / k
+    k, n = min(model.n_components, MOST_COMPONENTS), len(shown)
+    ax = axes_of(ax, height=1.6 + n * max(0.3, 0.11 * k))
     for i in range(k):
         ax.errorbar(
-            effects[i, shown], np.arange(len(shown)) + offsets[i],
+            effects[i, shown], np.arange(n) + 0.8 * ((i + 0.5) / k - 0.5),
             xerr=z * errors[i, shown] * scale[shown], linestyle="none", markersize=5, capsize=2,
             **sign(i), label=f"{i} ({100 * model.weights[i]:.3g} % of tasks)",
         )  # fmt: skip
     ax.axvline(0, color=GREY, linewidth=1, zorder=0)
-    for row in range(1, len(shown)):
+    for row in range(1, n):
         ax.axhline(row - 0.5, color="0.9", linewidth=1, zorder=0)
-    of = "scale" if model.is_wide else "sd"
-    names = [f"{word(model.feature_names[j])} ({of} {scale[j]:.3g})" for j in shown]
-    ax.set_yticks(np.arange(len(shown)), names)
-    ax.set_ylim(len(shown) - 0.5, -0.5)
-    long = "scale" if model.is_wide else "standard deviation"
+    short, long = ("scale", "scale") if model.is_wide else ("sd", "standard deviation")
+    names = [f"{word(model.feature_names[j])} ({short} {scale[j]:.3g})" for j in shown]
+    ax.set_yticks(np.arange(n), names)
+    ax.set_ylim(n - 0.5, -0.5)
     ax.set_xlabel(f"coefficient × {long} of its feature ({units(model.target_name)})")
-    ax.set_title(_what_is_shown(model, uncertainty, level, len(shown)), fontsize="medium")
+    kind = "intervals, as if labels were certain" if uncertainty is None else "confidence intervals"
+    title = [f"{100 * level:g} % {kind}", *_left_out(model, errors[:k], n)]
+    ax.set_title("\n".join(title), fontsize="medium")
     ax.legend(title="component", fontsize="small", bbox_to_anchor=(1.01, 1), loc="upper left")
     return figure_of(ax)
+
+
+def _left_out(model: Model, errors: NDArray[np.float64], n_features: int) -> list[str]:
+    """Say what a picture of coefficients does not show."""
+    said = []
+    if np.isnan(errors).any():
+        said.append("none where examples are too few")
+    if n_features < model.n_features:
+        said.append(f"{n_features} of {model.n_features:,} features, by effect")
+    if len(errors) < model.n_components:
+        said.append(f"{len(errors)} of {model.n_components} components")
+    return [f"({', '.join(said)})"] if said else []
 
 
 def _errors(model: Model, uncertainty: Uncertainty | None) -> NDArray[np.float64]:
@@ -141,21 +152,6 @@ def _certain_errors(model: Model) -> NDArray[np.float64]:
         root = (vectors / np.sqrt(values) / spread[:, None])[1:]
         own[:] = np.sqrt(noise * np.square(slopes @ root).sum(axis=1)) / model.scale
     return errors
-
-
-def _what_is_shown(
-    model: Model, uncertainty: Uncertainty | None, level: float, n_shown: int
-) -> str:
-    kind = "as if labels were certain" if uncertainty is None else "confidence"
-    said = f"{100 * level:g} % intervals, {kind}"
-    if uncertainty is not None:
-        said = f"{100 * level:g} % confidence intervals"
-    most = []
-    if n_shown < model.n_features:
-        most.append(f"{n_shown} of {model.n_features:,} features, by effect")
-    if model.n_components > MOST_COMPONENTS:
-        most.append(f"{MOST_COMPONENTS} of {model.n_components} components")
-    return "\n".join([said, *([", ".join(most)] if most else [])])
 
 
 def projected_tasks(model: Model, *, ax: Axes | None = None) -> Figure:
@@ -198,7 +194,11 @@ def projected_tasks(model: Model, *, ax: Axes | None = None) -> Figure:
     ax = axes_of(ax, height=5)
     for i in range(model.n_components):
         own = model.heavy_labels == i
-        label = f"{i} ({own.sum()} tasks)" if i < MOST_COMPONENTS else None
+        label = (
+            f"{i} ({own.sum()} task{'' if own.sum() == 1 else 's'})"
+            if i < MOST_COMPONENTS
+            else None
+        )
         x, y = points[own, :2].T
         ax.scatter(x, y, s=16, alpha=0.6, linewidths=0, label=label, **sign(i))
     for i, centre in enumerate(centres[:, :2]):
@@ -209,14 +209,25 @@ def projected_tasks(model: Model, *, ax: Axes | None = None) -> Figure:
     ax.set_xlabel(f"coefficient along direction 1 ({units(model.target_name)})")
     if model.heavy_coef.shape[1] == 1:
         ax.set_ylabel("component")
+        ax.set_yticks(np.arange(model.n_components))
     else:
         ax.set_ylabel(f"along direction 2 ({units(model.target_name)})")
-        ax.set_aspect("equal", adjustable="datalim")
+        _same_scale(ax, np.vstack([points[:, :2], centres[:, :2]]))
     least, most = sizes.min(), sizes.max()
     of = f"{least} to {most}" if most > least else f"{most}"
     ax.set_title(f"{len(sizes)} of the largest tasks, of {of} examples", fontsize="medium")
-    ax.legend(title="component", fontsize="small", bbox_to_anchor=(1.01, 1), loc="upper left")
+    ax.legend(title="component", fontsize="small", markerscale=1.6, bbox_to_anchor=(1.01, 1),
+              loc="upper left")  # fmt: skip
     return figure_of(ax)
+
+
+def _same_scale(ax: Axes, points: NDArray[np.float64]) -> None:
+    """Show all points in a square, one unit as long in both directions."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    half = 0.55 * max(float((high - low).max()), np.finfo(float).tiny)
+    x, y = (low + high) / 2
+    ax.set(xlim=(x - half, x + half), ylim=(y - half, y + half))
+    ax.set_aspect("equal", adjustable="box")
 
 
 def distances(model: Model, *, ax: Axes | None = None) -> Figure:
@@ -266,8 +277,9 @@ def distances(model: Model, *, ax: Axes | None = None) -> Figure:
                 label="tasks of two components")  # fmt: skip
     if model.n_components > 1:
         between = pdist(model.heavy_centres)
-        ax.plot(between, np.zeros_like(between), linestyle="none", marker="^", color=BLACK,
-                clip_on=False, zorder=3, label="two components themselves")  # fmt: skip
+        ax.plot(between, np.zeros_like(between), "|", color=BLACK, markersize=14,
+                markeredgewidth=1.5, clip_on=False, zorder=3,
+                label="two components themselves")  # fmt: skip
     ax.set_xlim(left=0)
     ax.set_ylim(bottom=0)
     ax.set_xlabel(f"distance of coefficients ({units(model.target_name)})")

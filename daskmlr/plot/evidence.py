@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby, takewhile
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +12,11 @@ from daskmlr.plot.style import (
     BLACK,
     BLUE,
     GREY,
+    HALO,
     RED,
     axes_of,
     figure_of,
+    gaps_from,
     model_of,
     units,
     whole_numbers,
@@ -41,8 +44,8 @@ MOST_STEPS = 2000
 def spectrum(model: Model, *, ax: Axes | None = None) -> Figure:
     """Draw the eigenvalues of the second moment of the coefficients, and the edge of the noise.
 
-    Directions above the edge carry signal; k regressions whose mean is taken out have at most
-    k - 1. Linear up to the edge, logarithmic above it.
+    Directions above the edge (filled) carry signal; k regressions whose mean is taken out have at
+    most k - 1. Linear up to the edge, logarithmic above it.
 
     Parameters
     ----------
@@ -73,12 +76,14 @@ def spectrum(model: Model, *, ax: Axes | None = None) -> Figure:
     ax = axes_of(ax)
     index, above = np.arange(1, len(values) + 1), values > edge
     ax.vlines(index, 0, values, color=GREY, linewidth=1)
-    for some, fill, label in ((above, BLUE, "signal"), (~above, "white", "no more than noise")):
-        if some.any():
-            ax.plot(index[some], values[some], "o", color=BLUE, markerfacecolor=fill, label=label,
-                    clip_on=False, zorder=3)  # fmt: skip
+    for some, fill in ((above, BLUE), (~above, "white")):
+        ax.plot(index[some], values[some], "o", color=BLUE, markerfacecolor=fill, clip_on=False,
+                zorder=3)  # fmt: skip
     ax.axhspan(0, edge, facecolor="0.93", edgecolor="0.75", hatch="//", linewidth=0)
-    ax.axhline(edge, color=RED, linestyle="--", label=f"edge of the noise ({edge:.3g})")
+    ax.axhline(edge, color=RED, linestyle="--")
+    ax.annotate(f"noise alone: up to {edge:.3g}", (0, edge), xytext=(6, -5), va="top",
+                xycoords=("axes fraction", "data"), textcoords="offset points",
+                path_effects=[HALO])  # fmt: skip
     if edge > 0:
         ax.set_yscale("symlog", linthresh=edge)
     ax.set_ylim(1.1 * min(0, float(values.min(initial=0))), 1.5 * max(edge, float(values.max())))
@@ -87,7 +92,6 @@ def spectrum(model: Model, *, ax: Axes | None = None) -> Figure:
     ax.set_xlabel("direction of the subspace")
     ax.set_ylabel(f"eigenvalue ({units(model.target_name, squared=True)})")
     ax.set_title(f"{above.sum()} of {len(values)} directions above the noise")
-    ax.legend()
     return figure_of(ax)
 
 
@@ -215,8 +219,9 @@ def convergence(model: Model, *, ax: Axes | None = None) -> Figure:
     """Draw how far each pass of the refinement, and each restart of the search, was from the best.
 
     Passes are over all tasks, restarts over the heavy ones: their likelihoods are not to be
-    compared with each other. A line down the picture is a stage between two passes. Linear up to a
-    difference of one, logarithmic above it. Passes of updates are not shown.
+    compared with each other. Where the search leaves two candidates, each takes a few passes first.
+    A line down the picture is a stage between two passes. Linear up to a difference of one,
+    logarithmic above it. Passes of updates are not shown.
 
     Parameters
     ----------
@@ -243,47 +248,61 @@ def convergence(model: Model, *, ax: Axes | None = None) -> Figure:
     'Converged after 2 refinement passes; the best restarts agree'
     """
     model = model_of(model, "convergence")
-    passes, between = _passes(model.history)
-    if not passes:
+    runs, between = _runs(model.history)
+    if not runs:
         raise InputError("the model has no history of refinement passes: fit it again")
     ax = axes_of(ax)
-    number = np.arange(1, len(passes) + 1)
-    ax.plot(
-        number, max(passes) - np.array(passes), color=BLUE, marker="o",
-        label=f"passes over {model.data[0]['tasks'] if model.data else model.n_tasks:,} tasks",
-    )  # fmt: skip
-    for place, stage in between:
+    n_tasks = model.data[0]["tasks"] if model.data else model.n_tasks
+    for i, run in enumerate(runs):
+        ax.plot(*zip(*run, strict=True), color=BLUE, marker="o",
+                label=None if i else f"passes over {n_tasks:,} tasks")  # fmt: skip
+    for place, stage in between.items():
         ax.axvline(place, color=GREY, linestyle=":", linewidth=1)
-        ax.annotate(stage, (place, 1), xycoords=("data", "axes fraction"), color=GREY, rotation=90,
-                    ha="right", va="top", fontsize="small")  # fmt: skip
+        ax.annotate(stage, (place, 0.98), xycoords=("data", "axes fraction"), color=GREY,
+                    rotation=90, ha="right", va="top", fontsize="small")  # fmt: skip
     restarts = np.array(model.diagnostics.get("restart_log_likelihoods", []))
     if restarts.size:
         ax.plot(
             np.arange(1, len(restarts) + 1), restarts.max() - restarts, color=RED, marker="s",
             linestyle="none", markerfacecolor="white", label="restarts over the heavy tasks",
         )  # fmt: skip
-    ax.set_yscale("symlog", linthresh=SAME)
-    ax.set_ylim(bottom=-0.2)
+    gaps_from(ax, SAME)
     whole_numbers(ax)
     ax.set_xlabel("refinement pass; restart, best first")
     ax.set_ylabel("log-likelihood below the best")
-    ax.set_title(_how_it_ended(model, len(passes)))
+    ax.set_title(_how_it_ended(model, sum(len(run) for run in runs)))
     ax.legend()
     return figure_of(ax)
 
 
-def _passes(history: tuple[dict[str, Any], ...]) -> tuple[list[float], list[tuple[float, str]]]:
-    """Log-likelihoods of the passes of a fit, and the stages between them with their places."""
-    passes: list[float] = []
-    between: dict[int, str] = {}
-    for entry in history:
-        if entry["stage"] == "diagnose":  # what follows are updates
-            break
-        if entry["stage"] == "refine":
-            passes.append(entry["log_likelihood"])
-        elif passes:
-            between[len(passes)] = entry["stage"]
-    return passes, [(n + 0.5, stage) for n, stage in between.items() if n < len(passes)]
+def _runs(
+    history: tuple[dict[str, Any], ...],
+) -> tuple[list[list[tuple[int, float]]], dict[float, str]]:
+    """Cut a fit into runs of passes, each pass with its number and how far it is from the best.
+
+    The best is that of the same tasks: a robust fit leaves out others after each stage ``odd``.
+    Also return the stages between passes, by place, the first of several of one name.
+    """
+    marks: list[tuple[int, int | None]] = []
+    values: list[float] = []
+    between: dict[float, str] = {}
+    n_odd = 0
+    for entry in takewhile(lambda entry: entry["stage"] != "diagnose", history):  # then updates
+        stage = entry["stage"]
+        if stage == "refine":
+            marks.append((n_odd, entry.get("start")))
+            values.append(entry["log_likelihood"])
+            continue
+        n_odd += stage == "odd"
+        if values and stage not in between.values():
+            between[len(values) + 0.5] = stage
+    best = {
+        n: max(v for v, mark in zip(values, marks, strict=True) if mark[0] == n) for n, _ in marks
+    }
+    gaps = [(i + 1, best[marks[i][0]] - value) for i, value in enumerate(values)]
+    runs = groupby(gaps, key=lambda gap: marks[gap[0] - 1])
+    between = {place: stage for place, stage in between.items() if place < len(values)}
+    return [list(run) for _, run in runs], between
 
 
 def _how_it_ended(model: Model, n_passes: int) -> str:
@@ -346,8 +365,7 @@ def selection(model: Model, *, ax: Axes | None = None) -> Figure:
         )  # fmt: skip
     ax.axhline(VERY_STRONG, color=GREY, linestyle=":", label="above: very strong evidence against")
     ax.axvline(model.n_components, color="0.9", linewidth=8, zorder=0)
-    ax.set_yscale("symlog", linthresh=VERY_STRONG)
-    ax.set_ylim(-2, 2 * ax.get_ylim()[1])
+    gaps_from(ax, VERY_STRONG)
     whole_numbers(ax)
     ax.set_xlabel("number of components")
     ax.set_ylabel("criterion above its smallest value")

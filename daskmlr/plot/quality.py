@@ -47,7 +47,7 @@ def calibration(
     Raises
     ------
     InputError
-        If the shapes do not fit, a label is no component, there is no task or no bin, or `ax` is
+        If the shapes do not fit, a label is no component, there are no tasks or no bin, or `ax` is
         something else.
 
     Examples
@@ -58,8 +58,6 @@ def calibration(
     """
     number, right, confidence = calibration_bins(posterior, labels, n_bins=n_bins)
     n = number.sum()
-    if n == 0:
-        raise InputError("calibration needs at least 1 task, and there are 0")
     error = np.abs(right - confidence).sum() / n
     some = number > 0
     number, right, confidence = number[some], right[some], confidence[some]
@@ -83,7 +81,7 @@ def calibration(
         + f"calibration error {error:.2g}",
         fontsize="medium",
     )
-    ax.legend(loc="upper left")
+    ax.legend()
     return figure_of(ax)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from daskmlr.errors import InputError
@@ -23,6 +24,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 # Of another number than the colours: the pairs repeat after seventy.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 BLUE, RED, BLACK, GREY = COLOURS[0], COLOURS[1], "#000000", "#767676"
+# Around text that lies on lines and points.
+HALO = withStroke(linewidth=3, foreground="white")
 MOST_LETTERS = 32
 DPI = 110
 
@@ -103,6 +106,15 @@ def units(name: str, *, squared: bool = False) -> str:
 def whole_numbers(ax: Axes) -> None:
     """Count along the x axis."""
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def gaps_from(ax: Axes, small: float) -> None:
+    """Show differences from a best of zero: linear up to a small one, logarithmic above it."""
+    top = max(small, 3 * float(ax.dataLim.y1))
+    ax.set_yscale("symlog", linthresh=small)
+    ax.set_yticks([0, *small * 10.0 ** np.arange(np.floor(np.log10(top / small)) + 1)])
+    ax.yaxis.set_major_formatter("{x:,g}")
+    ax.set_ylim(-0.15 * small, top)
 
 
 def finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
