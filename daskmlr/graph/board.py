@@ -219,9 +219,9 @@ class Board(SchedulerPlugin):  # type: ignore[misc]
 
 
 def named(worker_state: Any) -> str:
-    """Return the name and address of a worker."""
+    """Return the name of a worker, and its address if that is another."""
     name, address = worker_state.name, worker_state.address
-    return str(address) if name in (None, address) else f"{name} ({address})"
+    return f"worker {address}" if name in (None, address) else f"worker {name} ({address})"
 
 
 def receive(told: Mapping[str, Any], dask_scheduler: Any) -> tuple[str, str, int] | None:
@@ -264,8 +264,9 @@ def device(store: str) -> str:
 def read_rate(scheduler: Any, store: str) -> float:
     """Bytes per second that the hosts of all workers read of their disks, or the network."""
     hosts: dict[str, float] = {}
+    counted = {"disk": "host_disk_io", "network": "host_net_io"}[device(store)]
     for ws in scheduler.workers.values():
-        rate = ws.metrics.get(f"host_{device(store)}_io", {}).get("read_bps", 0.0)
+        rate = ws.metrics.get(counted, {}).get("read_bps", 0.0)
         hosts[ws.host] = max(hosts.get(ws.host, 0.0), rate)
     return sum(hosts.values())
 

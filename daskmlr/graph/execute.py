@@ -105,11 +105,6 @@ class Runner:
             self._stack.close()
 
     @property
-    def dashboard_link(self) -> str | None:
-        """Address of the Dask dashboard, if there is one."""
-        return str(self._client.dashboard_link) if self._client is not None else None
-
-    @property
     def own_memory(self) -> int:
         """Memory of this process, bytes."""
         return int(MEMORY_LIMIT)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from daskmlr.graph.board import receive
+from daskmlr.graph.board import NAME, receive
 from daskmlr.progress import Progress
 
 if TYPE_CHECKING:
@@ -157,8 +157,10 @@ def page_address(link: str | None, host: str, listens: str, port: int) -> str:
     """
     if not link:
         return ""
-    page = f"{link.removesuffix('/status').rstrip('/')}/daskmlr"
-    is_here = host == socket.gethostname() and "SSH_CONNECTION" not in os.environ
-    if is_here or listens not in LOOPBACK or urlsplit(link).port != port:
+    asked = urlsplit(link)
+    if listens not in LOOPBACK or asked.port != port:
+        return f"{link.removesuffix('/status').rstrip('/')}/{NAME}"
+    page = f"{asked.scheme}://127.0.0.1:{port}/{NAME}"
+    if host == socket.gethostname() and "SSH_CONNECTION" not in os.environ:
         return page
-    return f"http://127.0.0.1:{port}/daskmlr after ssh -L {port}:127.0.0.1:{port} {host}"
+    return f"{page} after ssh -L {port}:127.0.0.1:{port} {host}"

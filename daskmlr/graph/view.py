@@ -8,7 +8,14 @@ from itertools import cycle, pairwise
 from typing import TYPE_CHECKING, Any
 
 from bokeh.layouts import column, row
-from bokeh.models import ColumnDataSource, Div, NumeralTickFormatter, Range1d, Select
+from bokeh.models import (
+    AdaptiveTicker,
+    BasicTicker,
+    ColumnDataSource,
+    Div,
+    NumeralTickFormatter,
+    Select,
+)
 from bokeh.palettes import Colorblind8
 from bokeh.plotting import figure
 from dask.utils import format_bytes, format_time
@@ -23,7 +30,8 @@ UPDATE_MILLISECONDS = 500
 LATEST = "the latest"
 # Stages and worker changes that are listed, the latest.
 MOST_STAGES, MOST_CHANGES = 200, 5
-BLUE, YELLOW, GREEN = Colorblind8[0], Colorblind8[1], Colorblind8[3]
+COLORS = [color for color in Colorblind8 if color != "#F0E442"]  # yellow is faint on white
+BLUE, ORANGE, GREEN = COLORS[:3]
 STYLE = """
 .head { font-size: 20px; margin: 0 0 6px 0; }
 .bar { background: #ddd; border-radius: 4px; height: 14px; overflow: hidden; }
@@ -37,7 +45,8 @@ table { border-collapse: collapse; }
 th, td { padding: 2px 14px 2px 0; text-align: right; font-variant-numeric: tabular-nums; }
 th { border-bottom: 1px solid #888; }
 th:first-child, td:first-child, th:last-child, td:last-child { text-align: left; }
-.stages { max-height: 420px; overflow-y: auto; }
+.stages { max-height: 420px; max-width: calc(100vw - 30px); overflow: auto; }
+.stages th, .stages td { white-space: nowrap; }
 """ % (BLUE,)  # noqa: UP031 - braces are CSS's
 
 
@@ -62,39 +71,43 @@ class View:
         self.now, self.stages = (
             Div(sizing_mode="stretch_width", stylesheets=[STYLE]) for _ in range(2)
         )
-        self.rates = ColumnDataSource({"seconds": [], "decoded": [], "device": []})
-        self.best = ColumnDataSource({"seconds": [], "rate": []})
-        self.likelihoods = ColumnDataSource({"pass": [], "value": []})
-        self.weights = ColumnDataSource({"passes": [], "weights": [], "color": []})
-        self.ends = ColumnDataSource({"pass": [], "weight": [], "color": []})
+        self.rates = _source("rates", "seconds", "decoded", "device")
+        self.best = _source("best", "seconds", "rate")
+        self.likelihoods = _source("likelihoods", "pass", "value")
+        self.weights = _source("weights", "passes", "weights", "color")
+        self.ends = _source("ends", "pass", "weight", "color")
         self.rate_figure = self._rate_figure()
         figures = [self.rate_figure, self._likelihood_figure(), self._weight_figure()]
         self.root = column(
             self.choice,
             self.now,
-            row(*figures, sizing_mode="stretch_width"),
+            row(*figures, sizing_mode="stretch_width", styles={"flex-wrap": "wrap"}),
             self.stages,
             sizing_mode="stretch_width",
         )
 
     def _rate_figure(self) -> Any:
         fig = _figure("Throughput", "seconds since the run began", "bytes per second")
-        fig.yaxis.formatter = NumeralTickFormatter(format="0.0 b")
+        fig.yaxis.formatter = NumeralTickFormatter(format="0 b")
+        fig.yaxis.ticker = AdaptiveTicker(base=1024, mantissas=[2**i for i in range(10)])
         for name, color, label in (
-            ("decoded", BLUE, "blocks, decoded"), ("device", YELLOW, "read by the hosts")
+            ("decoded", BLUE, "blocks, decoded"), ("device", ORANGE, "read by the hosts"),
         ):  # fmt: skip
             fig.line("seconds", name, source=self.rates, color=color, width=2, legend_label=label)
         fig.line(
             "seconds", "rate", source=self.best, color=GREEN, dash="dashed", width=2,
             legend_label="best pass",
         )  # fmt: skip
-        fig.legend.location = "bottom_right"
-        fig.legend.background_fill_alpha = 0.6
+        fig.add_layout(fig.legend[0], "below")
+        fig.legend.orientation = "horizontal"
+        fig.legend.border_line_color = None
+        fig.legend.background_fill_alpha = 0
         fig.y_range.start = 0
         return fig
 
     def _likelihood_figure(self) -> Any:
         fig = _figure("Log-likelihood of all tasks", "refinement pass", "log-likelihood")
+        fig.xaxis.ticker = BasicTicker(min_interval=1, num_minor_ticks=0)
         fig.yaxis.formatter = NumeralTickFormatter(format="0,0.[00]")
         fig.line("pass", "value", source=self.likelihoods, color=BLUE, width=2)
         fig.scatter("pass", "value", source=self.likelihoods, color=BLUE, size=5)
@@ -102,7 +115,8 @@ class View:
 
     def _weight_figure(self) -> Any:
         fig = _figure("Component sizes", "refinement pass", "share of the tasks")
-        fig.y_range = Range1d(0, 1)
+        fig.xaxis.ticker = BasicTicker(min_interval=1, num_minor_ticks=0)
+        fig.y_range.start = 0
         fig.multi_line("passes", "weights", source=self.weights, color="color", width=2)
         fig.scatter("pass", "weight", source=self.ends, color="color", size=5)
         return fig
@@ -123,7 +137,7 @@ class View:
         likelihoods = [math.nan if v is None else v for v in run["log_likelihoods"]]
         _set(self.likelihoods, {"pass": _count(likelihoods), "value": likelihoods})
         lines = [list(line) for line in zip(*run["weights"], strict=False)]
-        colors = [color for _, color in zip(lines, cycle(Colorblind8), strict=False)]
+        colors = [color for _, color in zip(lines, cycle(COLORS), strict=False)]
         numbers = [_count(line) for line in lines]
         _set(self.weights, {"passes": numbers, "weights": lines, "color": colors})
         ends = [line[-1] for line in lines]
@@ -155,10 +169,15 @@ def _figure(title: str, x: str, y: str) -> Any:
         x_axis_label=x,
         y_axis_label=y,
         height=280,
+        min_width=340,
         sizing_mode="stretch_width",
         toolbar_location=None,
         tools="",
     )
+
+
+def _source(name: str, *columns: str) -> ColumnDataSource:
+    return ColumnDataSource({column: [] for column in columns}, name=name)
 
 
 def _set(source: ColumnDataSource, data: dict[str, Any]) -> None:
@@ -220,9 +239,10 @@ def _rates(run: dict[str, Any]) -> dict[str, str]:
     found = {"blocks decoded": _rate(run["bytes_per_second"])}
     if best:
         found["best pass so far"] = _rate(best)
-    found[f"{run['device']} of the hosts"] = _rate(run["device_bytes_per_second"])
-    if run["seconds_left"] is not None:
-        found["left of the pass"] = format_time(run["seconds_left"])
+    found[f"read from the {run['device']} just now"] = _rate(run["device_bytes_per_second"])
+    left = run["seconds_left"]
+    if left:
+        found["left of the pass"] = format_time(left) if left >= 1 else "under 1 s"
     return found
 
 
@@ -260,7 +280,7 @@ def _cells(stage: dict[str, Any]) -> list[str]:
     return [
         escape(stage["stage"]),
         str(stage.get("n_components", "")),
-        str(stage.get("pass", "")),
+        str(stage["pass"]) if n_bytes else "",
         f"{seconds:,.3g}",
         format_bytes(n_bytes) if n_bytes else "",
         _rate(n_bytes / seconds) if n_bytes and seconds else "",
