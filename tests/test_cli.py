@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -169,7 +170,7 @@ def test_a_log_has_a_json_line_for_each_stage_and_pass(folder, tmp_path):
 
 
 def test_a_terminal_sees_progress(folder, tmp_path):
-    """Under a pseudo-terminal there are bars."""
+    """Under a pseudo-terminal there are bars, and the address of the page."""
     command = (
         f"{sys.executable} -m daskmlr fit {folder / 'tasks'} {tmp_path / 'm'} --n-components 2"
     )
@@ -177,8 +178,11 @@ def test_a_terminal_sees_progress(folder, tmp_path):
         [shutil.which("script") or "script", "-qec", command, "/dev/null"],
         capture_output=True, text=True, check=True, env={"TERM": "xterm", "PATH": "/usr/bin:/bin"},
     )  # fmt: skip
-    assert "refine" in shown.stdout
-    assert "━" in shown.stdout
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.stdout)
+    assert re.search(r"Live page: http://127\.0\.0\.1:\d+/daskmlr\b", plain)
+    assert re.search(r"moments +━+ (\d+)/\1 \d[\d.]* \w*B/s", plain)
+    assert re.search(r"refine \d+ +━+ (\d+)/\1 \d[\d.]* \w*B/s", plain)
+    assert re.search(r"cluster +━+ 1/1", plain)
 
 
 def write(path, X, sizes, names=None, **options):
