@@ -11,10 +11,12 @@ from dask.utils import format_bytes
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
+from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rich.console import RenderableType
     from rich.progress import TaskID
 
 
@@ -91,21 +93,30 @@ def shown(progress: bool | Show) -> Iterator[bool | Show]:
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(elapsed_when_finished=True),
         )
-        with Bars(*columns, console=console) as bars:
+        with _Bars(*columns, console=console) as bars:
             yield _lines(bars)
+            bars.refresh()  # in a notebook rich would leave the last of it unseen
     else:
         yield False
 
 
-def _lines(bars: Bars) -> Show:
+class _Bars(Bars):
+    """A line for each stage, and above them the address of the page."""
+
+    page = ""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        if self.page:
+            yield Text.assemble("Live page: ", (self.page, f"link {self.page.split()[0]}"))
+        yield self.make_tasks_table(self.tasks)
+
+
+def _lines(bars: _Bars) -> Show:
     """Show each stage on a line of its own, that of its latest pass."""
     lines: dict[str, tuple[TaskID, int]] = {}
-    pages: set[str] = set()
 
     def show(at: Progress) -> None:
-        if at.page and at.page not in pages:
-            pages.add(at.page)
-            bars.console.print(f"Live page: {at.page}", soft_wrap=True)
+        bars.page = at.page or bars.page
         name = at.stage if at.number == 1 else f"{at.stage} {at.number}"
         line, number = lines.get(at.stage, (None, 0))
         if line is None:

@@ -178,7 +178,7 @@ def test_a_terminal_sees_progress(folder, tmp_path):
         [shutil.which("script") or "script", "-qec", command, "/dev/null"],
         capture_output=True, text=True, check=True, env={"TERM": "xterm", "PATH": "/usr/bin:/bin"},
     )  # fmt: skip
-    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.stdout)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\]8;.*?\x1b\\", "", shown.stdout)
     assert re.search(r"Live page: http://127\.0\.0\.1:\d+/daskmlr\b", plain)
     assert re.search(r"moments +━+ (\d+)/\1 \d[\d.]* \w*B/s", plain)
     assert re.search(r"refine \d+ +━+ (\d+)/\1 \d[\d.]* \w*B/s", plain)

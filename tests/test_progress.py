@@ -1,5 +1,6 @@
 """How far a stage is, as a callable hears it."""
 
+import re
 import warnings
 
 import pytest
@@ -57,3 +58,28 @@ def test_what_shows_progress_may_stop_the_run(easy_tasks):
 
     with pytest.raises(KeyboardInterrupt):
         MixedLinearRegression(3, random_state=0).fit(easy_tasks, client="sync", progress=stop)
+
+
+def test_a_notebook_sees_bars(easy_tasks):
+    nbformat = pytest.importorskip("nbformat", reason="pip install 'daskmlr[test]'")
+    nbclient = pytest.importorskip("nbclient", reason="pip install 'daskmlr[test]'")
+    cell = nbformat.v4.new_code_cell(
+        "from daskmlr import MixedLinearRegression\n"
+        "model = MixedLinearRegression(3, random_state=0)\n"
+        f"model.fit({str(easy_tasks.path)!r}, progress=True);"
+    )
+    book = nbformat.v4.new_notebook(cells=[cell])
+    nbclient.NotebookClient(book, timeout=100, kernel_name="python3").execute()
+    states = book.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"]
+    (outputs,) = (
+        widget["state"]["outputs"]
+        for widget in states.values()
+        if widget["model_name"] == "OutputModel"
+    )
+    (drawn,) = outputs
+    page = re.search(r'Live page: <a .*?href="(.*?)"', drawn["data"]["text/html"])
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/daskmlr", page[1])
+    text = re.sub(r"\x1b\[[0-9;]*m", "", drawn["data"]["text/plain"])
+    stages = re.findall(r"^(\w+).*━ (\d+/\d+)", text, re.M)
+    assert [stage for stage, _ in stages] == ["moments", "project", "cluster", "refine", "diagnose"]
+    assert all(done.split("/")[0] == done.split("/")[1] for _, done in stages)
