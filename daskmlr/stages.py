@@ -13,7 +13,7 @@ from daskmlr.diagnostics import Spectrum, nearest_components
 from daskmlr.errors import InputError
 from daskmlr.kernels import clustering, diagnosis, linkage, moments, projected, regression
 from daskmlr.kernels.acceleration import Ascent
-from daskmlr.kernels.blocks import Frame, Part, hash64
+from daskmlr.kernels.blocks import Frame, Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,7 +129,8 @@ def first_components(
     rivals = [found.mixture] if found.rival is None else [found.mixture, found.rival]
     starts = [replace(rival, coef=rival.coef @ spectrum.basis.T) for rival in rivals]
     found = replace(found, mixture=_likeliest(starts, tasks, options, spectrum, runner, record))
-    return found, tasks_in_subspace.take(_sample(tasks_in_subspace.size))
+    largest = projected.select_largest(lambda: [tasks_in_subspace.size], SAMPLE)
+    return found, tasks_in_subspace.take(largest)
 
 
 def heavy_sample(
@@ -160,12 +161,6 @@ def heavy_sample(
         "heavy_labels": shares.argmax(axis=1),
         "heavy_sizes": tasks.size,
     }
-
-
-def _sample(sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Places of the largest, ties drawn at random: kinds of task may follow each other in turn."""
-    order = np.lexsort((hash64(np.arange(len(sizes)), 0), -sizes))
-    return np.sort(order[:SAMPLE])
 
 
 def _prior(spectrum: Spectrum) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from daskmlr.errors import InputError
 from daskmlr.kernels.assignment import Mixture, joint_log_likelihood, posterior
-from daskmlr.kernels.blocks import TaskBlock, rows_of_tasks, segment_matrix
+from daskmlr.kernels.blocks import TaskBlock, hash64, rows_of_tasks, segment_matrix
 from daskmlr.kernels.outliers import worst_explained
 from daskmlr.kernels.thin import along
 
@@ -63,7 +63,10 @@ class ProjectedTasks:
 def select_largest(
     sizes_in_pieces: Callable[[], Iterable[NDArray[np.integer]]], count: int, *, least: int = 0
 ) -> NDArray[np.int64]:
-    """Positions of the `count` largest tasks, ascending; ties are spread evenly over the store.
+    """Positions of the `count` largest tasks, ascending; ties are spread over the store.
+
+    Ties are cut into as many runs as are wanted, and one is drawn of each: at even distances they
+    could all be of one kind, where kinds follow each other in turn.
 
     Parameters
     ----------
@@ -82,7 +85,7 @@ def select_largest(
     --------
     >>> sizes = np.array([2, 9, 2, 2, 2])
     >>> select_largest(lambda: [sizes], 3).tolist()
-    [0, 1, 3]
+    [1, 2, 4]
     """
     if count < 0:
         raise InputError(f"the number of largest tasks must not be negative, got {count}")
@@ -99,7 +102,10 @@ def select_largest(
     smallest = int(np.flatnonzero(at_least >= count)[-1])
     n_tied = int(of_size[smallest])
     n_larger = int(at_least[smallest]) - n_tied
-    spread = np.linspace(0, n_tied, count - n_larger, endpoint=False).astype(np.int64)
+    wanted = count - n_larger
+    bounds = np.linspace(0, n_tied, wanted + 1).astype(np.int64)
+    drawn = hash64(np.arange(wanted), 0) % np.diff(bounds).astype(np.uint64)
+    spread = bounds[:-1] + drawn.astype(np.int64)
     chosen, n_before, start = [], 0, 0
     for sizes in sizes_in_pieces():
         tied = np.flatnonzero(sizes == smallest)

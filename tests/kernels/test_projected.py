@@ -62,7 +62,15 @@ def test_the_largest_tasks_are_chosen_and_ties_spread_however_cut(sizes, cuts, l
 
 def test_ties_are_spread_over_the_store():
     chosen = select_largest(lambda: [np.full(1000, 5)], 10)
-    np.testing.assert_array_equal(chosen, np.arange(0, 1000, 100))
+    np.testing.assert_array_equal(chosen // 100, np.arange(10))
+
+
+@pytest.mark.parametrize("n_kinds", [2, 3, 8])
+@pytest.mark.parametrize("stride", [1, 2, 3, 8, 12])
+def test_ties_are_of_all_kinds_where_these_follow_each_other_in_turn(n_kinds, stride):
+    chosen = select_largest(lambda: [np.full(600 * stride, 5)], 600)
+    counts = np.bincount(chosen % n_kinds, minlength=n_kinds)
+    np.testing.assert_allclose(counts, 600 / n_kinds, atol=5 * np.sqrt(600 / n_kinds))
 
 
 @laws
