@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike, NDArray
 
-# Points drawn of more, spread evenly over them; parts of equal number that the band is taken in.
+# Points drawn of more, at random; parts of equal number that the band is taken in.
 MOST_POINTS = 5000
 BAND_PARTS = 40
 
@@ -147,7 +147,9 @@ def predictions(
     at, half = _band(mean, z * std)
     ax.fill_between(at, at - half, at + half, color="0.85", label=f"band of {100 * level:g} %")
     ax.plot(at, at, color=GREY, linestyle="--", label="predicted = seen")
-    drawn = np.unique(np.linspace(0, len(seen) - 1, MOST_POINTS).astype(np.int64))
+    drawn = np.arange(len(seen))
+    if len(seen) > MOST_POINTS:
+        drawn = np.random.default_rng(0).choice(drawn, MOST_POINTS, replace=False)
     for some, marker, colour, label in (
         (drawn[within[drawn]], ".", BLUE, "within"),
         (drawn[~within[drawn]], "x", RED, "outside"),
