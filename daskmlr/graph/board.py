@@ -194,7 +194,12 @@ class Board(SchedulerPlugin):  # type: ignore[misc]
 
     def told(self) -> dict[str, Any]:
         """Return all of it, JSON-able."""
-        return {"workers": len(self._workers), "runs": [run.told() for run in self.runs.values()]}
+        return {"workers": self.n_workers, "runs": [run.told() for run in self.runs.values()]}
+
+    @property
+    def n_workers(self) -> int:
+        """Workers at present."""
+        return len(self._workers)
 
     def _running(self) -> list[Run]:
         return [run for run in self.runs.values() if run.state == "running"]

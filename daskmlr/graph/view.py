@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from html import escape
 from itertools import cycle, pairwise
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from distributed.dashboard.components.scheduler import BOKEH_THEME, env
 if TYPE_CHECKING:
     from bokeh.document import Document
 
-    from daskmlr.graph.board import Board
+    from daskmlr.graph.board import Board, Run
 
 UPDATE_MILLISECONDS = 500
 LATEST = "the latest"
@@ -53,13 +54,13 @@ th:first-child, td:first-child, th:last-child, td:last-child { text-align: left;
 def document(board: Board, extra: dict[str, Any], doc: Document) -> None:
     """Fill bokeh's document of one who looks."""
     view = View()
-    view.show(board.told())
+    view.show(board)
     doc.title = "Dask: daskmlr"
     doc.add_root(view.root)
     doc.template = env.get_template("simple.html")
     doc.template_variables.update(extra)
     doc.theme = BOKEH_THEME
-    doc.add_periodic_callback(lambda: view.show(board.told()), UPDATE_MILLISECONDS)
+    doc.add_periodic_callback(lambda: view.show(board), UPDATE_MILLISECONDS)
 
 
 class View:
@@ -121,18 +122,18 @@ class View:
         fig.scatter("pass", "weight", source=self.ends, color="color", size=5)
         return fig
 
-    def show(self, told: dict[str, Any]) -> None:
+    def show(self, board: Board) -> None:
         """Draw the run that is asked for."""
-        runs = told["runs"]
-        labels = {run["id"]: _label(run) for run in reversed(runs)}
-        options = [LATEST, *labels.items()]
+        runs = list(board.runs.values())
+        options = [LATEST, *((run.id, _label(run)) for run in reversed(runs))]
         if options != self.choice.options:
             self.choice.options, self.choice.visible = options, len(runs) > 1
-        run = _chosen(runs, self.choice.value)
-        if run is None or {**run, "workers": told["workers"]} == self._seen:
+        chosen = _chosen(runs, self.choice.value)
+        run = {} if chosen is None else {**chosen.told(), "workers": board.n_workers}
+        if run == self._seen:
             return
-        self._seen = {**run, "workers": told["workers"]}
-        self.now.text, self.stages.text = _now(run, told["workers"]), _stages(run)
+        self._seen = run
+        self.now.text, self.stages.text = _now(run), _stages(run)
         self._show_rates(run)
         likelihoods = [math.nan if v is None else v for v in run["log_likelihoods"]]
         _set(self.likelihoods, {"pass": _count(likelihoods), "value": likelihoods})
@@ -190,21 +191,23 @@ def _count(items: list[Any]) -> list[int]:
     return list(range(1, len(items) + 1))
 
 
-def _chosen(runs: list[dict[str, Any]], asked: str) -> dict[str, Any] | None:
+def _chosen(runs: list[Run], asked: str) -> Run | None:
     """Return the run that is asked for; else the last one under way, else the last."""
     for run in runs:
-        if run["id"] == asked:
+        if run.id == asked:
             return run
-    under_way = [run for run in runs if run["state"] == "running"]
+    under_way = [run for run in runs if run.state == "running"]
     return next(reversed(under_way or runs), None)
 
 
-def _label(run: dict[str, Any]) -> str:
-    store = run["store"].rstrip("/").rpartition("/")[2]
-    return f"{store}, {run['host']}:{run['process']}, {run['started']}, {run['state']}"
+def _label(run: Run) -> str:
+    store = run.facts.get("store", "").rstrip("/").rpartition("/")[2]
+    began = datetime.fromtimestamp(run.started, UTC)
+    who = f"process {run.facts.get('process')} on {run.facts.get('host')}"
+    return f"{store}, {who}, {began:%H:%M:%S} UTC, {run.state}"
 
 
-def _now(run: dict[str, Any], n_workers: int) -> str:
+def _now(run: dict[str, Any]) -> str:
     """Say in HTML what the run is at."""
     share = 100 * run["graph_tasks_done"] / max(run["graph_tasks"], 1)
     number = f", pass {run['pass']}" if run["pass"] > 1 or run["graph_tasks"] > 1 else ""
@@ -213,11 +216,12 @@ def _now(run: dict[str, Any], n_workers: int) -> str:
     else:
         wrong = f": <span class='wrong'>{escape(run['error'])}</span>" if run["error"] else ""
         head = f"{run['state']} after {format_time(run['seconds'])}{wrong}"
+    changed = f"{run['workers_lost']} lost, {run['workers_joined']} joined"
     facts = {
         "graph tasks of the pass": f"{run['graph_tasks_done']:,} of {run['graph_tasks']:,}",
         **_rates(run),
         **_fit(run),
-        "workers": f"{n_workers} now, {run['workers_lost']} lost, {run['workers_joined']} joined",
+        "workers": f"{run['workers']} now, {changed}",
         "store": escape(run["store"]),
         "run by": escape(f"process {run['process']} on {run['host']}"),
     }
