@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from daskmlr.graph.environment import environment
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -109,7 +111,7 @@ def data_of(tasks: TaskStore, first_block: int = 0) -> dict[str, Any]:
         ``path``, None of arrays in memory; ``dtype``, ``codec``; ``blocks`` of up to
         ``block_rows`` examples; ``tasks``, ``examples``, and their ``bytes`` when decoded;
         ``tasks_at_least``, pairs of a power of two and the number of tasks that have so many
-        examples.
+        examples; ``versions`` of the packages that read it.
     """
     first = int(tasks.block_tasks[first_block])
     counts = size_counts(tasks, first)
@@ -126,4 +128,5 @@ def data_of(tasks: TaskStore, first_block: int = 0) -> dict[str, Any]:
         "examples": n_rows,
         "bytes": n_rows * (tasks.n_features + 1) * tasks.itemsize,
         "tasks_at_least": [[t, int(at_least[t])] for t in powers],
+        "versions": environment(),
     }

@@ -20,6 +20,7 @@ from daskmlr.storage.rows import read_column
 
 COMMANDS = (
     "demo", "simulate", "ingest", "info", "plan", "fit", "assign", "predict", "intervals", "update",
+    "report",
 )  # fmt: skip
 
 

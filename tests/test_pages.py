@@ -70,7 +70,7 @@ def test_readme(tmp_path):
     reader = Reader(tmp_path)
     commands = reader.follow("README.md")
     assert [command.split()[1] for command in commands] == [
-        "ingest", "info", "fit", "assign", "intervals", "predict",
+        "ingest", "info", "fit", "assign", "intervals", "report", "predict",
     ]  # fmt: skip
 
 

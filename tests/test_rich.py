@@ -1,58 +1,12 @@
 """What objects show of themselves: HTML in a notebook, text in a terminal."""
 
-from html.parser import HTMLParser
-
 import numpy as np
 import pytest
 from sklearn import config_context
 
 from daskmlr import ComponentWarning, MixedLinearRegression, Model, create_tasks, open_tasks
 from daskmlr.storage.showing import SHOWN_CHUNKS, size_classes, some_sizes
-
-HOSTILE = "<script>alert('&')</script>"
-
-
-class Page(HTMLParser):
-    """Tags, their attributes, and the text of a piece of HTML; it must be well-formed."""
-
-    VOID = ("meta", "br", "hr", "img", "link", "rect")
-
-    def __init__(self, html):
-        super().__init__()
-        self.tags, self.attributes, self.open, self.text = set(), [], [], ""
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
-        self.attributes += attrs
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.add(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if not self.open or self.open[-1] != "style":
-            self.text += data
-
-
-def check(html):
-    """Refuse scripts, handlers of events, and whatever would be fetched."""
-    page = Page(html)
-    assert "script" not in page.tags
-    assert [name for name, _ in page.attributes if name.startswith("on")] == []
-    fetched = [value for name, value in page.attributes if name in ("src", "href", "data")]
-    assert [value for value in fetched if not value.startswith("#")] == []
-    assert "url(" not in html
-    assert "@import" not in html
-    return page
+from tests.markup import HOSTILE, check
 
 
 @pytest.fixture(scope="module")

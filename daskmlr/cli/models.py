@@ -241,3 +241,18 @@ def predict(
             f"{done.rows:,} rows of {done.tasks:,} tasks predicted in {out}; "
             f"{done.tasks_with_support:,} of the tasks had support."
         )
+
+
+@main.command("report")
+@click.argument("model", type=PATH_OR_URL)
+@click.argument("out", type=PATH_OR_URL)
+def write_report(model: str, out: str) -> None:
+    """Write the page OUT (.html) about MODEL: what was fitted, how well, how long it took."""
+    from daskmlr.model import Model
+    from daskmlr.storage.publish import refuse_existing
+
+    with in_order("MODEL OUT", out):
+        fitted = Model.load(model)
+    refuse_existing(out)
+    report.write_report(fitted, out)
+    click.echo(f"Report of {fitted.n_components} components in {out}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,8 @@ from daskmlr.encoding import FeatureEncoding, check_columns, numeric_values
 from daskmlr.errors import FeatureMismatchError, InputError
 from daskmlr.ingestion.columns import INTEGER
 from daskmlr.ingestion.inputs import MISSING, csv_header, file_format, match_files
-from daskmlr.storage.objects import ObjectPrefix
-from daskmlr.storage.publish import no_space_named, refuse_existing
+from daskmlr.storage.files import publishing_file
+from daskmlr.storage.publish import refuse_existing
 
 if TYPE_CHECKING:
     import os
@@ -106,7 +105,7 @@ def predict_tables(
         return_std=True,
     )
     result = rows.frame.assign(**dict(zip(ADDED, (mean, std), strict=True)))
-    with _published(out) as staging:
+    with publishing_file(out) as staging:
         if staging.suffix == ".csv":
             result.to_csv(staging, index=False)
         else:
@@ -238,30 +237,3 @@ def _same_kind(known: NDArray[Any], wanted: NDArray[Any]) -> tuple[NDArray[Any],
     if known.dtype == wanted.dtype:
         return known, wanted
     return known.astype(str).astype(object), wanted.astype(str).astype(object)
-
-
-@contextmanager
-def _published(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a hidden file beside `path`; rename it to `path` on success, else remove it.
-
-    For an object store, a temporary file, which becomes the object.
-    """
-    target = refuse_existing(path)
-    if isinstance(target, ObjectPrefix):
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder, target.name)
-            yield file
-            try:
-                target.parent.write_new(target.name, file.read_bytes())
-            except FileExistsError:
-                refuse_existing(path)
-                raise
-        return
-    staging = Path(target.parent, f".staging-{target.name}")
-    try:
-        with no_space_named(path):
-            yield staging
-        refuse_existing(path)
-        staging.rename(target)
-    finally:
-        staging.unlink(missing_ok=True)

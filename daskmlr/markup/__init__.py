@@ -32,14 +32,14 @@ def _environment() -> Environment:
 
 
 def number(value: float) -> str:
-    """Write a number with four digits.
+    """Write a number with four digits, or all before the point.
 
     Examples
     --------
-    >>> number(0.123456), number(1234567.0), number(-2.0)
-    ('0.1235', '1.235e+06', '-2')
+    >>> number(0.123456), number(1234567.8), number(-2.0), number(1e-7)
+    ('0.1235', '1,234,568', '-2', '1e-07')
     """
-    return f"{value:.4g}"
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def size(n_bytes: float) -> str:

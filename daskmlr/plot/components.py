@@ -83,8 +83,8 @@ def coefficients(
     ['x0 (sd 1)', 'x1 (sd 0.996)']
     """
     model = model_of(model, "coefficients")
-    errors, z = _errors(model, uncertainty), float(ndtri((1 + check_level(level)) / 2))
-    scale = model.feature_scale
+    errors = coefficient_errors(model, uncertainty)
+    z, scale = float(ndtri((1 + check_level(level)) / 2)), model.feature_scale
     effects = model.coef * scale
     shown = np.argsort(-np.abs(effects).max(axis=0), kind="stable")[:MOST_FEATURES]
     k, n = min(model.n_components, MOST_COMPONENTS), len(shown)
@@ -122,8 +122,11 @@ def _left_out(model: Model, errors: NDArray[np.float64], n_features: int) -> lis
     return [f"({', '.join(said)})"] if said else []
 
 
-def _errors(model: Model, uncertainty: Uncertainty | None) -> NDArray[np.float64]:
-    """Return the standard errors of the coefficients, shape (k, d)."""
+def coefficient_errors(model: Model, uncertainty: Uncertainty | None) -> NDArray[np.float64]:
+    """Return the standard errors of the coefficients, shape (k, d).
+
+    Without an uncertainty they are taken as if the labels of all tasks were certain.
+    """
     if uncertainty is None:
         return _certain_errors(model)
     if not isinstance(uncertainty, Uncertainty):

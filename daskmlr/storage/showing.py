@@ -50,13 +50,15 @@ def some_sizes(tasks: TaskStore) -> NDArray[np.int32]:
     return np.concatenate([tasks.task_sizes(at, at + layout.TASK_CHUNK) for at in starts])
 
 
-def size_classes(counts: NDArray[np.integer]) -> list[tuple[str, int]]:
+def size_classes(counts: NDArray[np.integer], *, by_powers: bool = False) -> list[tuple[str, int]]:
     """Count tasks by size: each size, or where they reach far, the powers of two.
 
     Parameters
     ----------
     counts : ndarray of shape (n,)
         Tasks of each size, from 0 on.
+    by_powers : bool
+        Take the powers of two in any case.
 
     Examples
     --------
@@ -67,7 +69,7 @@ def size_classes(counts: NDArray[np.integer]) -> list[tuple[str, int]]:
     """
     there = np.flatnonzero(counts)
     first, last = int(there[0]), int(there[-1])
-    if last <= SINGLE_SIZES:
+    if last <= SINGLE_SIZES and not by_powers:
         return [(str(t), int(counts[t])) for t in range(first, last + 1)]
     classes = []
     for power in range(first.bit_length() - 1, last.bit_length()):

@@ -1,4 +1,4 @@
-"""What a store holds and what a model found, as facts and as text."""
+"""What a store holds and what a model found, as facts and as tables for a terminal."""
 
 from __future__ import annotations
 
