@@ -360,12 +360,9 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
         names = column_names(X) or feature_names
         own = {"target_name": getattr(y, "name", None), "task_name": getattr(groups, "name", None)}
         rows, targets = check_X_y(
-            numbers(X, "X"),
-            numbers(y, "y"),
-            dtype=(np.float64, np.float32),
-            y_numeric=True,
+            numbers(X, "X"), numbers(y, "y"), dtype=(np.float64, np.float32), y_numeric=True,
             ensure_all_finite=False,  # the writer says where
-        )
+        )  # fmt: skip
         named = {
             what: name
             for what, name in own.items()

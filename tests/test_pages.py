@@ -81,7 +81,7 @@ def test_readme_gives_the_commands(words):
 
 def test_tutorial_and_what_builds_on_it(tmp_path):
     reader = Reader(tmp_path)
-    assert len(reader.follow("docs/tutorial.md")) == 6
+    assert len(reader.follow("docs/tutorial.md")) == 7
     for page in BUILD_ON_IT:
         assert reader.follow(f"docs/{page}.md") == []
 
