@@ -258,8 +258,10 @@ def convergence(model: Model, *, ax: Axes | None = None) -> Figure:
                 label=None if i else f"passes over {n_tasks:,} tasks")  # fmt: skip
     for place, stage in between.items():
         ax.axvline(place, color=GREY, linestyle=":", linewidth=1)
-        ax.annotate(stage, (place, 0.98), xycoords=("data", "axes fraction"), color=GREY,
-                    rotation=90, ha="right", va="top", fontsize="small", path_effects=[HALO])  # fmt: skip
+        ax.annotate(
+            stage, (place, 0.98), xycoords=("data", "axes fraction"), color=GREY, rotation=90,
+            ha="right", va="top", fontsize="small", path_effects=[HALO],
+        )  # fmt: skip
     restarts = np.array(model.diagnostics.get("restart_log_likelihoods", []))
     if restarts.size:
         ax.plot(
