@@ -202,6 +202,23 @@ def model_card(model: _Model) -> str:
     )
 
 
+class CardOfModel:
+    """Adds the card of `model_`, once there is one, to scikit-learn's diagram of an estimator."""
+
+    def _repr_html_inner(self) -> str:
+        return self._with_card(super()._repr_html_inner())  # type: ignore[misc]
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        bundle: dict[str, str] = super()._repr_mimebundle_(**kwargs)  # type: ignore[misc]
+        if "text/html" in bundle:
+            bundle["text/html"] = self._with_card(bundle["text/html"])
+        return bundle
+
+    def _with_card(self, diagram: str) -> str:
+        model = getattr(self, "model_", None)
+        return diagram if model is None else diagram + model_card(model)
+
+
 def uncertainty_text(found: _Uncertainty) -> str:
     """Return an uncertainty in text."""
     said = [f"Warning: {doubt}" for doubt in _doubts(found)]

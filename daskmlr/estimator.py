@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, check_X_y
 
 from daskmlr.arguments import column_names, numbers, task_ids
+from daskmlr.describe import CardOfModel
 from daskmlr.errors import DaskmlrError, InputError
 from daskmlr.fitting import fit_tasks
 from daskmlr.graph.execute import connect
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 PAIRS = {"all": 0, "split": 2}
 
 
-class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+class MixedLinearRegression(CardOfModel, RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """k linear regressions shared by many small tasks, found by spectral meta-learning.
 
     Each task follows one of `n_components` unknown linear regressions. The fit finds their
@@ -300,12 +301,6 @@ class MixedLinearRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc
         with _scratch() as path:
             tasks = self._tasks(X, y, groups, path)
             return self.model_.uncertainty(tasks, client=client, progress=progress)
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs)  # scikit-learn's diagram
-        if hasattr(self, "model_") and "text/html" in bundle:
-            bundle["text/html"] += self.model_._repr_html_()
-        return bundle
 
     def _options(self) -> FitOptions:
         pairs = PAIRS.get(self.pairs, self.pairs) if isinstance(self.pairs, str) else self.pairs

@@ -111,6 +111,7 @@ def test_the_estimator_keeps_its_diagram_and_adds_the_model(fitted):
     assert "MixedLinearRegression" in after["text/html"]
     assert fitted.model_._repr_html_() in after["text/html"]
     assert after["text/plain"] == repr(fitted)
+    assert fitted.model_._repr_html_() in fitted._repr_html_()
     with config_context(display="text"):
         assert "text/html" not in fitted._repr_mimebundle_()
 
