@@ -16,7 +16,7 @@ FENCE = re.compile(r"^```(python|sh|text)\n(.*?)^```", re.M | re.S)
 NOT_HERE = re.compile(r"pip install|python -m (venv|tests\.)|\b(STORE|MODEL|OUT)\b")
 
 # Pages that use the tutorial's files.
-BUILD_ON_IT = ("ingest", "uncertainty", "store-format")
+BUILD_ON_IT = ("ingest", "uncertainty", "store-format", "watching")
 
 
 class Reader:

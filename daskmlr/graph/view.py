@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from datetime import UTC, datetime
 from html import escape
 from itertools import cycle, pairwise
@@ -22,6 +23,8 @@ from bokeh.plotting import figure
 from dask.utils import format_bytes, format_time
 from distributed.dashboard.components.scheduler import BOKEH_THEME, env
 
+from daskmlr.graph.faults import Work
+
 if TYPE_CHECKING:
     from bokeh.document import Document
 
@@ -31,6 +34,8 @@ UPDATE_MILLISECONDS = 500
 LATEST = "the latest"
 # Stages and worker changes that are listed, the latest.
 MOST_STAGES, MOST_CHANGES = 200, 5
+# Facts of a pass that are not of what it found.
+WORK = {fact.name for fact in fields(Work)}
 COLORS = [color for color in Colorblind8 if color != "#F0E442"]  # yellow is faint on white
 BLUE, ORANGE, GREEN = COLORS[:3]
 STYLE = """
@@ -263,7 +268,7 @@ def _fit(run: dict[str, Any]) -> dict[str, str]:
 
 def _stages(run: dict[str, Any]) -> str:
     """List the stages done in HTML, the latest first."""
-    names = ("stage", "components", "pass", "seconds", "data", "per second", "found")
+    names = ("stage", "components", "pass", "seconds", "data", "per second", "reading", "found")
     rows = "".join(
         "<tr>" + "".join(f"<td>{cell}</td>" for cell in _cells(stage)) + "</tr>"
         for stage in reversed(run["stages"][-MOST_STAGES:])
@@ -274,13 +279,15 @@ def _stages(run: dict[str, Any]) -> str:
 
 def _cells(stage: dict[str, Any]) -> list[str]:
     n_bytes, seconds = stage.get("bytes", 0), stage["seconds"]
+    facts = stage.get("found", {})
     found = [
         f"{name.replace('_', ' ')} {value:,.10g}"
-        for name, value in stage.get("found", {}).items()
-        if isinstance(value, int | float)
+        for name, value in facts.items()
+        if isinstance(value, int | float) and name not in WORK
     ]
     if stage.get("kept"):
         found.append("kept from the run before")
+    threads = facts.get("thread_seconds")
     return [
         escape(stage["stage"]),
         str(stage.get("n_components", "")),
@@ -288,6 +295,7 @@ def _cells(stage: dict[str, Any]) -> list[str]:
         f"{seconds:,.3g}",
         format_bytes(n_bytes) if n_bytes else "",
         _rate(n_bytes / seconds) if n_bytes and seconds else "",
+        f"{facts['reading_seconds'] / threads:.0%}" if threads else "",
         escape("; ".join(found)),
     ]
 

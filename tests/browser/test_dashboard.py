@@ -132,6 +132,10 @@ def test_a_fit_is_seen_while_it_runs(client, tasks, page, shoot, tmp_path):
         entry["log_likelihood"] for entry in model.model_.history if entry["stage"] == "refine"
     ]
     assert f"{likelihoods[-1]:,.2f}" in shown
+    latest = page.locator(".stages tr").nth(1).inner_text().split("\t")
+    assert latest[:3] == ["diagnose", str(N_COMPONENTS), "1"]
+    assert latest[6].endswith("%")  # of the threads' time, until blocks were there
+    assert latest[7] == ""
     rows = page.locator(".stages tr").count() - 1
     assert rows == len(model.model_.history)
     assert length(page, "likelihoods", "value") == len(likelihoods)
