@@ -8,6 +8,7 @@ import socket
 import time
 import uuid
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -63,7 +64,8 @@ class Telling:
         self._waiting.insert(0, {"event": "run", **who})
         served = self._send()
         if served is not None:
-            self._at = replace(self._at, page=page_address(client.dashboard_link, *served))
+            with suppress(KeyError, ValueError):  # of a link that Dask was told to make otherwise
+                self._at = replace(self._at, page=page_address(client.dashboard_link, *served))
 
     def fit(self, n_components: int) -> None:
         """Tell that a fit of so many components begins."""

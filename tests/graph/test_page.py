@@ -7,6 +7,7 @@ import sys
 import threading
 import urllib.request
 
+import dask
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster
@@ -166,6 +167,14 @@ def test_a_scheduler_that_cannot_be_told_stops_no_run(easy_tasks, thread_client,
     monkeypatch.setattr(telling, "receive", fail)
     n_rows = reduce_tasks(easy_tasks, rows, add, client=thread_client)
     assert n_rows == easy_tasks.n_rows
+
+
+def test_a_link_that_cannot_be_made_stops_no_run(easy_tasks, thread_client):
+    seen = []
+    with dask.config.set({"distributed.dashboard.link": "{NOT_SET}proxy/{port}/status"}):
+        reduce_tasks(easy_tasks, rows, add, client=thread_client, progress=seen.append)
+    assert seen[-1].page == ""
+    assert len(runs_of(thread_client)) == 1
 
 
 def test_a_prefix_of_the_dashboard_is_one_of_the_page(easy_tasks):
