@@ -21,7 +21,11 @@ def run(name, folder, small):
     (size,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
     size.source += f"\n{small}"
     where = {"metadata": {"path": str(folder)}}
-    return NotebookClient(notebook, timeout=100, resources=where).execute()
+    client = NotebookClient(notebook, timeout=100, resources=where)
+    # nbclient plays the widgets of a browser, and while it answers them may miss that a cell has
+    # ended, until its time is over (jupyter/nbclient#312)
+    client.comm_open_handlers = {}
+    return client.execute()
 
 
 def outputs(notebook):
