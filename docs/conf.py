@@ -25,6 +25,7 @@ napoleon_use_rtype = False
 html_theme = "furo"  # fonts of the reader's system
 html_title = "daskmlr"
 html_copy_source = False
+html_show_search_summary = False  # would fetch pages, which browsers refuse to those of a folder
 html_show_sphinx = False
 html_math_renderer = "mathml"
 

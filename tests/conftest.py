@@ -1,9 +1,15 @@
-"""Stores and clusters that several test files share."""
+"""Stores, clusters and the site, which several test files share."""
+
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from distributed import Client, LocalCluster
 
 from daskmlr import simulate
+
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +40,15 @@ def process_client():
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The documentation site, built."""
+    site = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", DOCS, site],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    return site
