@@ -1,4 +1,4 @@
-"""What the page shows: a run as bokeh draws it, drawn again when it has changed."""
+"""What the page shows: a run as bokeh draws it; what has changed is sent, and drawn again."""
 
 from __future__ import annotations
 
@@ -72,7 +72,6 @@ class View:
     """The parts of the page."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, Any] = {}
         self.choice = Select(title="Run", value=LATEST, options=[LATEST], visible=False, width=600)
         self.now, self.stages = (
             Div(sizing_mode="stretch_width", stylesheets=[STYLE]) for _ in range(2)
@@ -134,10 +133,9 @@ class View:
         if options != self.choice.options:
             self.choice.options, self.choice.visible = options, len(runs) > 1
         chosen = _chosen(runs, self.choice.value)
-        run = {} if chosen is None else {**chosen.told(), "workers": board.n_workers}
-        if run == self._seen:
+        if chosen is None:
             return
-        self._seen = run
+        run = {**chosen.told(), "workers": board.n_workers}
         self.now.text, self.stages.text = _now(run), _stages(run)
         self._show_rates(run)
         likelihoods = [math.nan if v is None else v for v in run["log_likelihoods"]]
