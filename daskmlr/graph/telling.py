@@ -78,9 +78,10 @@ class Telling:
         self._stage_began, self._n_bytes = time.monotonic(), n_bytes
         number = self._numbers[stage]
         self._at = Progress(stage, 0, total, number, page=self._at.page)
-        self._tell(
-            "begin", stage=stage, number=number, total=total, n_bytes=n_bytes, store=store
-        )  # fmt: skip
+        facts = {"total": total, "n_bytes": n_bytes, "store": store}
+        self._tell("begin", stage=stage, number=number, **facts)
+        if not n_bytes:
+            self._send()  # there is no look at what is no pass
         self.done(0)
 
     def done(self, done: int) -> None:
