@@ -4,6 +4,10 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import daskmlr
+from daskmlr import plot
+from daskmlr.cli import main
+
 DOCS = Path(__file__).parents[1] / "docs"
 
 
@@ -23,6 +27,13 @@ def test_every_page_is_in_the_navigation(site):
     shown = (site / "index.html").read_text()
     pages = {path.stem for path in DOCS.glob("*.md")}
     assert {page for page in pages if f'href="{page}.html"' not in shown} == {"index"}
+
+
+def test_the_reference_has_every_public_name_and_command(site):
+    python, command = ((site / f"{page}.html").read_text() for page in ("python", "command"))
+    names = re.findall(r'id="daskmlr\.(?:\w+\.)*(\w+)"', python)
+    assert {*daskmlr.__all__, *plot.__all__} - set(names) == set()
+    assert [name for name in main.commands if f'id="daskmlr-{name}"' not in command] == []
 
 
 def test_nothing_is_loaded_from_elsewhere(site):
