@@ -66,6 +66,7 @@ def _cells(shown: str) -> list[str]:
     return [cell for line in shown.splitlines() for cell in re.split("[│┃]", line)]
 
 
+@pytest.mark.timeout(300)  # a process for every command
 def test_readme(tmp_path):
     reader = Reader(tmp_path)
     commands = reader.follow("README.md")
@@ -79,6 +80,7 @@ def test_readme_gives_the_commands(words):
     assert words in (ROOT / "README.md").read_text()
 
 
+@pytest.mark.timeout(300)  # a process for every command
 def test_tutorial_and_what_builds_on_it(tmp_path):
     reader = Reader(tmp_path)
     assert len(reader.follow("docs/tutorial.md")) == 7
