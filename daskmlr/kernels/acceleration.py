@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 MAX_STEP = 16.0
 # Most that the logarithm of a noise or weight may move beyond the last iterate.
 MAX_LOG_STEP = 2.0
+# Share of a log-likelihood that it may fall by rounding alone, of products in single precision.
+ROUNDING = 1e-9
 TINY = np.finfo(float).tiny
 
 
@@ -37,11 +39,15 @@ class Ascent:
     at : Mixture, optional
     log_likelihood : float
         Of the last pass that was not an overshoot.
+    summit : Mixture, optional
+        Of that pass.
     trail : tuple of Mixture
         Plain steps since the last extrapolation.
     fallback : Mixture, optional
         The last plain step, if `mixture` is an extrapolation.
     n_passes : int
+    returning : bool
+        Whether the next pass, at the summit, is the last.
     converged : bool
     """
 
@@ -49,9 +55,11 @@ class Ascent:
     sums: ComponentSums | None = None
     at: Mixture | None = None
     log_likelihood: float = -np.inf
+    summit: Mixture | None = None
     trail: tuple[Mixture, ...] = ()
     fallback: Mixture | None = None
     n_passes: int = 0
+    returning: bool = False
     converged: bool = False
 
     def after(
@@ -66,18 +74,24 @@ class Ascent:
         """Return where the pass at `mixture`, whose sums these are, leads.
 
         Every third pass is at an extrapolation of the last two steps; where that overshot, the
-        passes go on from the last step, and only a plain step ends them.
+        passes go on from the last step, and only a plain step ends them. One that falls, as it may
+        where a component has fewer examples than coefficients, is taken back.
         """
         gain = sums.log_likelihood - self.log_likelihood
         passed = replace(self, at=self.mixture, sums=sums, n_passes=self.n_passes + 1)
         if self.fallback is not None and gain < 0:
             back = self.fallback
             return replace(passed, mixture=back, trail=(back,), fallback=None)
+        if self.returning:
+            return replace(passed, converged=True)
+        fell = gain < -max(tol, ROUNDING * abs(sums.log_likelihood))
+        if self.fallback is None and self.summit is not None and fell:
+            return replace(passed, mixture=self.summit, returning=True)
         if self.fallback is None and gain < tol:
             return replace(passed, converged=True)
         step = finalise_sums(sums, self.mixture, standardiser, directions)
         trail = (*(self.trail or (self.mixture,)), step)
-        passed = replace(passed, log_likelihood=sums.log_likelihood)
+        passed = replace(passed, log_likelihood=sums.log_likelihood, summit=self.mixture)
         if not accelerate:
             return replace(passed, mixture=step)
         if len(trail) < 3:

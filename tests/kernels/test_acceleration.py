@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskmlr.kernels.acceleration import MAX_LOG_STEP, MAX_STEP, extrapolate
+from daskmlr.kernels import acceleration
+from daskmlr.kernels.acceleration import MAX_LOG_STEP, MAX_STEP, Ascent, extrapolate
 from daskmlr.kernels.assignment import Mixture
 from daskmlr.kernels.standardise import Standardiser
 from tests.kernels.drawing import laws, seeds
@@ -79,3 +82,26 @@ def test_a_component_that_has_died_stays_so():
     path = [draw(rng, 2, 2) for _ in range(3)]
     path = [Mixture(m.coef, m.noise_variance, np.array([1.0, 0.0])) for m in path]
     assert extrapolate(path, white(2)).weights[1] < 1e-300
+
+
+@pytest.mark.parametrize(
+    ("heights", "ends_at"),
+    [
+        ([0.0, 5.0, 5.001], 2),  # gains less than the tolerance
+        ([0.0, 5.0, 4.999], 2),  # falls by less
+        ([0.0, 5.0, 3.0, 5.0], 1),  # a step that falls is taken back
+        ([-3e9, -2e9, -2e9 - 1], 2),  # it fell by rounding
+    ],
+)
+def test_passes_end_at_the_highest_likelihood(monkeypatch, heights, ends_at):
+    rng = np.random.default_rng(0)
+    steps = [draw(rng, 2, 2) for _ in heights]
+    ascent, path = Ascent(steps[0]), iter(steps[1:])
+    monkeypatch.setattr(acceleration, "finalise_sums", lambda *_: next(path))
+    for height in heights:
+        assert not ascent.converged
+        sums = SimpleNamespace(log_likelihood=height)
+        ascent = ascent.after(sums, white(2), np.eye(2), tol=0.01, accelerate=False)
+    assert ascent.converged
+    assert ascent.n_passes == len(heights)
+    assert ascent.at is steps[ends_at]
