@@ -285,6 +285,13 @@ class TestCommand:
         assert out.read_text(encoding="utf-8") == html
         assert list(tmp_path.iterdir()) == [out]
 
+    def test_with_the_store_its_intervals_are_right(self, saved, easy, easy_tasks, tmp_path):
+        out = tmp_path / "out.html"
+        result = self.run(saved, out, "--store", easy_tasks.path, "--scheduler", "sync")
+        assert result.exit_code == 0, result.output
+        found = easy.uncertainty(easy_tasks, client="sync")
+        assert out.read_text(encoding="utf-8") == report_page(easy, found)
+
     def test_an_existing_file_is_refused(self, saved, easy, tmp_path):
         out = tmp_path / "out.html"
         out.write_text("mine")

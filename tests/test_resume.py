@@ -11,8 +11,10 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from daskmlr import InputError, MixedLinearRegression, Model, simulate
+from daskmlr.cli import main
 from daskmlr.errors import CheckpointError
 from daskmlr.graph import execute, reduce
 from daskmlr.graph.environment import DECISIVE
@@ -190,10 +192,21 @@ def test_a_checkpoint_of_other_data_or_parameters_is_refused(overlapping, easy_t
         pytest.raises(CheckpointError, match=r"code daskmlr was '.*' and is '9\.9'"),
     ):
         fit(3, overlapping)
-    with pytest.raises(CheckpointError, match="resume it, or remove it"):
+    with pytest.raises(CheckpointError, match=r"resume it \(--resume, resume=True\), or remove it"):
         fit(3, overlapping, resume=False)
     with pytest.raises(InputError, match="needs an int as random_state"):
         MixedLinearRegression(3).fit(overlapping, client="sync", checkpoint=path)
+
+
+def test_an_interrupted_command_says_how_to_go_on(overlapping, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MixedLinearRegression, "fit", interrupted)
+    command = ["fit", overlapping.path, str(tmp_path / "m.model"), "--n-components", "3"]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 1
+    assert "The same command with --resume goes on from here." in result.output
 
 
 KILLED_FIT = [sys.executable, "-m", "daskmlr", "fit", "--n-components", "3", "--json"]
@@ -212,7 +225,7 @@ def test_killed_and_resumed_at_the_command_line(overlapping, tmp_path, files):
         os.kill(process.pid, signal.SIGKILL)
     if not model.exists():  # else it was done before the signal came
         assert (
-            "resume it, or remove it"
+            "resume it (--resume, resume=True), or remove it"
             in subprocess.run(command, capture_output=True, text=True, check=False).stderr
         )
         done = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=True)

@@ -90,7 +90,11 @@ def fit(
         checkpointing(kept_at, tasks, estimator.get_params(), resume=resume) as kept,
         place as client,
     ):
-        estimator.fit(tasks, client=client, progress=True, checkpoint=kept)
+        try:
+            estimator.fit(tasks, client=client, progress=True, checkpoint=kept)
+        except KeyboardInterrupt:
+            click.echo("\nThe same command with --resume goes on from here.", err=True)
+            raise
         fitted = estimator.model_
         fitted.save(model)
     print_facts(report.model_facts(fitted), as_json, report.model_tables(fitted))
@@ -246,13 +250,29 @@ def predict(
 @main.command("report")
 @click.argument("model", type=PATH_OR_URL)
 @click.argument("out", type=PATH_OR_URL)
-def write_report(model: str, out: str) -> None:
+@click.option(
+    "--store",
+    type=PATH_OR_URL,
+    help="The store it was fitted to: intervals come of one more pass over it. Without, they are "
+    "taken as if all labels were certain.",
+)
+@skip_damaged
+@computes
+def write_report(model: str, out: str, store: str | None, place: Place) -> None:
     """Write the page OUT (.html) about MODEL: what was fitted, how well, how long it took."""
+    from daskmlr.graph.execute import connect
     from daskmlr.model import Model
     from daskmlr.storage.publish import refuse_existing
+    from daskmlr.storage.tasks import open_tasks
 
     with in_order("MODEL OUT", out):
         fitted = Model.load(model)
     refuse_existing(out)
-    report.write_report(fitted, out)
+    uncertainty = None
+    if store is not None:
+        tasks = open_tasks(store)
+        report.check_plots()
+        with place as client, connect(client, progress=True) as runner:
+            uncertainty = fitted.uncertainty(tasks, client=runner)
+    report.write_report(fitted, out, uncertainty=uncertainty)
     click.echo(f"Report of {fitted.n_components} components in {out}.")

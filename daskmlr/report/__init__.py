@@ -1,5 +1,6 @@
 """What a store holds and what a model found: as facts, as tables for a terminal, as a page."""
 
+from daskmlr.report.figures import check_plots
 from daskmlr.report.page import report_page, write_report
 from daskmlr.report.tables import (
     forecast_facts,
@@ -15,6 +16,7 @@ from daskmlr.report.tables import (
 )
 
 __all__ = [
+    "check_plots",
     "forecast_facts",
     "forecast_table",
     "interval_facts",

@@ -39,6 +39,19 @@ class Picture:
     source: str
 
 
+def check_plots() -> None:
+    """Refuse to draw without matplotlib.
+
+    Raises
+    ------
+    InputError
+    """
+    try:
+        import daskmlr.plot  # noqa: F401 - whether it can be
+    except ImportError as error:
+        raise InputError(f"a report has figures: {error}") from error
+
+
 def pictures(model: Model, uncertainty: Uncertainty | None) -> dict[str, list[Picture]]:
     """Draw what a model has the facts for, by section of the page.
 
@@ -47,10 +60,9 @@ def pictures(model: Model, uncertainty: Uncertainty | None) -> dict[str, list[Pi
     InputError
         If matplotlib is not installed.
     """
-    try:
-        from daskmlr import plot
-    except ImportError as error:
-        raise InputError(f"a report has figures: {error}") from error
+    check_plots()
+    from daskmlr import plot
+
     k, values = model.n_components, model.eigenvalues
     eigenvalues = some([number(value) for value in values.tolist()], 16)
     wanted: dict[str, list[tuple[str, str, Callable[[], Figure]]]] = {

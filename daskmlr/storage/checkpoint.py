@@ -150,8 +150,8 @@ def open_checkpoint(
         ) from error
     if not resume:
         raise CheckpointError(
-            f"{path} holds what an interrupted run has computed: resume it, or remove it to begin "
-            "again"
+            f"{path} holds what an interrupted run has computed: resume it (--resume, "
+            "resume=True), or remove it to begin again"
         )
     differences = _differences(found, {"format_version": FORMAT_VERSION, **identity})
     if differences:

@@ -31,7 +31,7 @@ def test_a_fit_goes_on_from_a_bucket(bucket, tmp_path):
     names = locate(kept).names()
     assert "run.json" in names
     assert {name.partition("-")[0] for name in names} >= {"moments", "cluster", "ascent"}
-    with pytest.raises(CheckpointError, match="resume it, or remove it"):
+    with pytest.raises(CheckpointError, match=r"resume it \(--resume, resume=True\), or remove it"):
         fit(resume=False)
     with mock.patch("daskmlr.record.reduce_tasks", side_effect=AssertionError("computed again")):
         found = fit(resume=True)

@@ -122,7 +122,7 @@ def test_a_whole_result_makes_parts_superfluous(tmp_path):
 def test_one_of_another_run_is_refused_with_the_difference(tmp_path):
     path = tmp_path / "c"
     open_checkpoint(path, IDENTITY, [], resume=False).keep("a", 1)
-    with pytest.raises(CheckpointError, match="resume it, or remove it"):
+    with pytest.raises(CheckpointError, match=r"resume it \(--resume, resume=True\), or remove it"):
         open_checkpoint(path, IDENTITY, [], resume=False)
     other = {"store": {"n_tasks": 3}, "parameter": {"seed": 2}}
     with pytest.raises(CheckpointError, match="parameter seed was 1 and is 2") as caught:
