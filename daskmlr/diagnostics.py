@@ -16,6 +16,8 @@ from daskmlr.kernels.regression import least_noise, pooled_regression
 from daskmlr.kernels.subspace import rank_above
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from daskmlr.graph.faults import LeftOut
@@ -152,6 +154,7 @@ def diagnose(outcome: Outcome, spectrum: Spectrum, sums: DiagnosisSums) -> Diagn
             "merging_loss": sums.merging_loss.tolist(),
             "component_price": float(price),
             "components_without_noise": np.flatnonzero(_without_noise(outcome)).tolist(),
+            "components_to_spare": 0,
             "components_of_several": int(np.count_nonzero(_of_several(mixture, signal, edge))),
             "residual_signal": signal.tolist(),
             "residual_signal_edge": edge.tolist(),
@@ -216,9 +219,18 @@ def _diagnose_noise(result: Diagnosis, outcome: Outcome) -> None:
             ComponentWarning,
             f"component {j} ({outcome.mixture.weights[j]:.3g} of the tasks) explains its tasks "
             "exactly, so that its likelihood has no bound: BIC and standard errors mean nothing "
-            "here. Look at its tasks (their target may be a constant), leave them out, or lower "
-            "n_components",
+            f"here. {why_exact(result.facts, j)}",
         )
+
+
+def why_exact(facts: dict[str, Any], component: int) -> str:
+    """Say why a component may explain its tasks exactly, and what to do."""
+    n, p = facts["examples_per_component"][component], facts["coefficients_per_component"]
+    if n <= p:
+        return f"It holds {n:.0f} examples for {p} coefficients: lower n_components"
+    return (
+        "Look at its tasks (their target may be a constant), leave them out, or lower n_components"
+    )
 
 
 def _diagnose_search(result: Diagnosis, outcome: Outcome, spectrum: Spectrum) -> None:
@@ -244,15 +256,23 @@ def _diagnose_components(
             f"{empty.sum()} of {k} components hold less than one task: "
             f"the data support at most {k - empty.sum()} components",
         )
-    nearest = result.facts["nearest_component"]
-    for j in np.flatnonzero(~empty & (sums.merging_loss < price)).tolist():
-        if nearest[nearest[j]] == j and nearest[j] < j and sums.merging_loss[nearest[j]] < price:
-            continue  # said of the other one
+    pairs = _mergeable(result.facts["nearest_component"], ~empty & (sums.merging_loss < price))
+    result.facts["components_to_spare"] = min(int(empty.sum()) + len(pairs), k - 1)
+    if len(pairs) == 1:
+        ((i, j),) = pairs
         result.warn(
             ComponentWarning,
-            f"components {j} and {nearest[j]} are one too many: one in their place costs "
-            f"{sums.merging_loss[j]:.1f} of log-likelihood, its parameters would cost "
+            f"components {i} and {j} are one too many: one in their place costs "
+            f"{max(sums.merging_loss[i], 0):.1f} of log-likelihood, its parameters would cost "
             f"{price:.1f} by BIC. Lower n_components",
+        )
+    elif pairs:
+        named = [f"{i} and {j}" for i, j in pairs]
+        result.warn(
+            ComponentWarning,
+            f"{len(pairs)} of {k} components are too many: one in the place of {_listed(named)} "
+            f"each costs less log-likelihood than its parameters, {price:.1f} by BIC. Lower "
+            f"n_components, to {k - result.facts['components_to_spare']} perhaps",
         )
     for j in np.flatnonzero(~empty & (sums.examples < 2 * p)).tolist():
         result.warn(
@@ -260,6 +280,15 @@ def _diagnose_components(
             f"component {j} holds {sums.examples[j]:.0f} examples for {p} coefficients: "
             "they are poorly known. Add tasks or lower n_components",
         )
+
+
+def _mergeable(nearest: list[int], costs_little: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Pairs of components that are one too many; those that are each other's nearest are one."""
+    return [
+        (j, nearest[j])
+        for j in np.flatnonzero(costs_little).tolist()
+        if not (nearest[nearest[j]] == j and nearest[j] < j and costs_little[nearest[j]])
+    ]
 
 
 def _of_several(
@@ -291,7 +320,7 @@ def warn_of_merged(result: Diagnosis, mixture: Mixture, sums: DiagnosisSums) -> 
     )
 
 
-def _listed(numbers: NDArray[np.int64]) -> str:
+def _listed(items: Iterable[Any]) -> str:
     """Write ``1, 2 and 4``."""
-    *most, last = map(str, numbers)
+    *most, last = map(str, items)
     return f"{', '.join(most)} and {last}" if most else last

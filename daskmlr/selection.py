@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskmlr.diagnostics import Diagnosis
+from daskmlr.diagnostics import Diagnosis, why_exact
 from daskmlr.errors import ComponentWarning, StructureWarning
 from daskmlr.fitting import fit_tasks
 from daskmlr.record import RunRecord
@@ -37,8 +37,10 @@ def fit_best(
     """Fit with the number of components that has the smallest BIC, each of them with some noise.
 
     k regressions whose mean is taken out span at most k - 1 directions, so the trials begin one
-    above the number of directions over the noise edge. They go up by the components that hold
-    more than one regression, and end when one more and one less are worse.
+    above the number of directions over the noise edge (which may be far too many: covariates that
+    hardly vary within a task have directions of their own). They go down by the components that
+    are too many, up by those that hold more than one regression, and end when one more and one
+    less are worse, and all the fewer that the best one's own diagnosis speaks for.
 
     Parameters
     ----------
@@ -84,11 +86,13 @@ def _directions(
 def _next(best: int, fits: dict[int, Fit], most: int) -> list[int]:
     """Numbers of components to try next; none when the neighbours of the best are worse."""
     facts = _facts(fits[best])
-    n_merged = facts["components_of_several"]
-    further = min(best + n_merged, most)
-    if n_merged > 1 and further not in fits:
-        return [further]
-    return [k for k in (best + 1, best - 1) if 1 <= k <= most and k not in fits][:1]
+    spare, merged = facts["components_to_spare"], facts["components_of_several"]
+    # all that are too many, half as many (pairs overlap), ...: a fit between may be a poor one
+    leaps = [-(spare >> n) for n in range(spare.bit_length())]
+    further = [best + leap for leap in (*leaps, merged) if abs(leap) > 1]
+    down = range(best - 1, best - spare - 1, -1)
+    wanted = [*further, best + 1, best - 1, *down]
+    return [k for k in (min(k, most) for k in wanted) if k >= 1 and k not in fits][:1]
 
 
 def _preference(fit: Fit) -> tuple[bool, float]:
@@ -105,16 +109,20 @@ def _with_evidence(fits: dict[int, Fit], best: int, most: int) -> Fit:
             "log_likelihood": fits[k][0].log_likelihood,
             "bic": _facts(fits[k])["bic"],
             "icl": _facts(fits[k])["icl"],
+            "kept": k == best,
+            "bounded": not _facts(fits[k])["components_without_noise"],
         }
         for k in sorted(fits)
     ]
     passed_over = [k for k in fits if _facts(fits[k])["bic"] < _facts(fits[best])["bic"]]
     if passed_over:
+        k = min(passed_over)
+        exact = _facts(fits[k])["components_without_noise"][0]
         diagnosis.warn(
             ComponentWarning,
-            f"{min(passed_over)} components have a smaller BIC than the {best} chosen, but only by "
-            "one that explains its tasks exactly, so that its likelihood has no bound: look at "
-            "tasks whose target is a constant, and leave them out",
+            f"{k} components have a smaller BIC than the {best} chosen, but only by one that "
+            "explains its tasks exactly, so that its likelihood has no bound. "
+            f"{why_exact(_facts(fits[k]), exact)}",
         )
     elif best == 1:
         diagnosis.warn(

@@ -239,6 +239,16 @@ def test_one_component_too_many_is_said(easy_tasks):
         MixedLinearRegression(4, random_state=0).fit(easy_tasks)
 
 
+def test_several_components_too_many_are_said_at_once(easy_tasks):
+    with pytest.warns(ComponentWarning) as caught:
+        estimator = MixedLinearRegression(7, random_state=0).fit(easy_tasks)
+    spare = estimator.diagnostics_["components_to_spare"]
+    (said,) = [str(w.message) for w in caught if "too many" in str(w.message)]
+    assert said.startswith(f"{spare} of 7 components are too many")
+    assert said.endswith(f"Lower n_components, to {7 - spare} perhaps")
+    assert 3 <= 7 - spare < 6
+
+
 def test_two_regressions_in_one_component_are_said(easy_tasks):
     with pytest.warns(ComponentWarning, match=r"holds more than one regression, .* Raise n_comp"):
         estimator = MixedLinearRegression(2, random_state=0).fit(easy_tasks)
@@ -295,6 +305,21 @@ def test_the_number_of_components_is_found(easy_tasks):
     trials = {t["n_components"]: t["bic"] for t in estimator.diagnostics_["selection"]}
     assert {2, 3, 4} <= set(trials)
     assert min(trials, key=trials.get) == 3
+
+
+@pytest.mark.parametrize("effect", [0.0, 4.0])
+def test_the_number_is_found_where_features_do_not_vary_within_a_task(effect):
+    """Each such feature has a direction of its own in the spectrum: trials begin far above."""
+    rng = np.random.default_rng(3)
+    groups = np.repeat(np.arange(1500), rng.integers(4, 13, 1500))
+    kind, region = (rng.integers(0, n, 1500)[groups] for n in (3, 5))
+    price, promo = rng.uniform(1, 20, len(groups)), rng.random(len(groups)) < 0.3
+    slope, gain = np.array([-4.0, -1.0, 1.0])[kind], np.array([5.0, 30.0, 0.0])[kind]
+    y = 100 + slope * price + gain * promo + effect * region + rng.normal(0, 4, len(groups))
+    X = np.column_stack([price, promo, *(region == r for r in range(1, 5))])
+    fitted = MixedLinearRegression("auto", random_state=0).fit(X, y, groups=groups)
+    assert max(t["n_components"] for t in fitted.diagnostics_["selection"]) > 4
+    assert np.sort(fitted.coef_[:, 0]).round().tolist() == [-4, -1, 1]
 
 
 @pytest.mark.parametrize("slope", [0.0, 3.0])

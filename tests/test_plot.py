@@ -315,8 +315,15 @@ def test_a_robust_fit_and_its_starts_are_drawn(tmp_path, draw):
 
 
 TRIALS = [
-    {"n_components": k, "log_likelihood": 0.0, "bic": bic, "icl": icl}
-    for k, bic, icl in ((1, 900.0, 900.0), (2, 100.0, 110.0), (3, 104.0, 190.0))
+    {
+        "n_components": k,
+        "log_likelihood": 0.0,
+        "bic": bic,
+        "icl": icl,
+        "kept": k == 2,
+        "bounded": k < 4,
+    }
+    for k, bic, icl in ((1, 900.0, 900.0), (2, 100.0, 110.0), (3, 104.0, 190.0), (4, 1.0, 1.0))
 ]
 
 

@@ -355,12 +355,14 @@ def selection(model: Model, *, ax: Axes | None = None) -> Figure:
             "tried: fit with n_components='auto'"
         )
     ax = axes_of(ax)
-    k = np.array([trial["n_components"] for trial in trials])
+    left_out = [str(trial["n_components"]) for trial in trials if not trial["bounded"]]
+    shown = [trial for trial in trials if trial["bounded"] or trial["kept"]]
+    k = np.array([trial["n_components"] for trial in shown])
     for name, label, colour, marker, line in (
         ("bic", "BIC", BLUE, "o", "-"),
         ("icl", "ICL", RED, "s", "--"),
     ):
-        values = np.array([trial[name] for trial in trials])
+        values = np.array([trial[name] for trial in shown])
         ax.plot(
             k, values - values.min(), color=colour, marker=marker, linestyle=line,
             markerfacecolor="white", label=f"{label}, smallest {values.min():.6g}",
@@ -372,5 +374,6 @@ def selection(model: Model, *, ax: Axes | None = None) -> Figure:
     ax.set_xlabel("number of components")
     ax.set_ylabel("criterion above its smallest value")
     ax.set_title(f"Chosen: {model.n_components} component{'s' if model.n_components > 1 else ''}")
-    ax.legend()
+    said = f"left out, some tasks explained exactly: {', '.join(left_out)}"
+    ax.legend(title=said if left_out else None, title_fontsize="small")
     return figure_of(ax)

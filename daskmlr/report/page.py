@@ -156,7 +156,7 @@ def _sizes(model: Model) -> list[tuple[str, int]]:
 def _trials(model: Model) -> list[dict[str, Any]]:
     """Return the numbers of components that were tried, each with how much worse its BIC is."""
     trials = model.diagnostics.get("selection", [])
-    best = min((trial["bic"] for trial in trials), default=0.0)
+    best = sum(trial["bic"] for trial in trials if trial["kept"])
     return [{**trial, "worse": trial["bic"] - best} for trial in trials]
 
 

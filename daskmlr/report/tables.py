@@ -165,16 +165,19 @@ def spectrum_table(model: Model, *, most: int = 16) -> Table:
 
 
 def selection_table(trials: list[dict[str, Any]]) -> Table:
-    """Show the trials of an automatic number of components, the smallest BIC marked."""
+    """Show the trials of an automatic number of components, the one that was kept marked."""
     table = Table("components", "log-likelihood", "BIC", "ICL", "", title="Number of components")
-    best = min(trials, key=lambda trial: float(trial["bic"]))
+    best = next(trial for trial in trials if trial["kept"])
     for trial in trials:
+        beside = "smallest BIC" if trial is best else f"{trial['bic'] - best['bic']:+.4g}"
+        if not trial["bounded"]:
+            beside += ", a component explains its tasks exactly"
         table.add_row(
             str(trial["n_components"]),
             f"{trial['log_likelihood']:.6g}",
             f"{trial['bic']:.6g}",
             f"{trial['icl']:.6g}",
-            "smallest BIC" if trial is best else f"+{trial['bic'] - best['bic']:.4g}",
+            beside,
         )
     return table
 

@@ -64,7 +64,14 @@ def evidence_words(model: Model) -> list[str]:
     said = []
     if trials := facts.get("selection"):
         tried = _joined([str(trial["n_components"]) for trial in trials])
-        said.append(f"Of {tried} components, which were tried, {k} had the smallest BIC.")
+        unbounded = [str(trial["n_components"]) for trial in trials if not trial["bounded"]]
+        among = (
+            f" among those of which no component explains its tasks exactly, as one of "
+            f"{_joined(unbounded)} does"
+            if unbounded
+            else ""
+        )
+        said.append(f"Of {tried} components, which were tried, {k} had the smallest BIC{among}.")
     else:
         asked = "components were" if k > 1 else "component was"
         said.append(f"{k} {asked} asked for; no other number was tried.")
