@@ -22,7 +22,7 @@ MAX_STEP = 16.0
 # Most that the logarithm of a noise or weight may move beyond the last iterate.
 MAX_LOG_STEP = 2.0
 # Share of a log-likelihood that it may fall by rounding alone, of products in single precision.
-ROUNDING = 1e-9
+ROUNDING = 1e-7
 TINY = np.finfo(float).tiny
 
 
