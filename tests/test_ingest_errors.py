@@ -108,6 +108,13 @@ def test_categories_without_end(tmp_path):
     assert ingest(frame.iloc[1:], tmp_path / "out", **OPTIONS).n_features == 999
 
 
+def test_a_rare_decimal_comma_among_numbers_is_said_to_be_one(tmp_path):
+    path = as_csv(tmp_path, table(x=["1", "2", "3.5", "4", "5", "12,5"]))
+    refused(tmp_path, path, r"the first '12,5' in .*: write it with a decimal point, or declare")
+    many = as_csv(tmp_path, pd.concat([table()] * 5 + [table(x=["1", "2", "3", "4", "5", "1,5"])]))
+    refused(tmp_path, many, r"the first '1,5' in .*: write it with a decimal point$")
+
+
 @pytest.mark.parametrize("name", ["x", "y"])
 def test_text_among_numbers_of_csv_names_its_line(tmp_path, name):
     path = as_csv(tmp_path, table(**{name: ["1", "2", "3", "oops", "5", "6.5"]}))
@@ -182,7 +189,7 @@ def test_broken_csv(tmp_path, text, message):
 
 def test_csv_in_another_encoding(tmp_path):
     (tmp_path / "in.csv").write_bytes("who,c,y\n1,é,2\n".encode("latin-1"))
-    refused(tmp_path, tmp_path / "in.csv", "cannot be read: .*(?i:utf-8)")
+    refused(tmp_path, tmp_path / "in.csv", "is not text in UTF-8: convert it, as by iconv")
 
 
 def test_broken_parquet(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 # Integers as a program writes them; "007" is a name, and another one than "7".
 INTEGER = r"(0|-?[1-9][0-9]*)(\.0+)?"
+# A smaller share of text among numbers is no category.
+FEW = 0.1
 USABLE = ("number", "text", "time", "nothing")
 
 
@@ -224,8 +227,9 @@ class _Settle:
             value, where = self._first(column, f"TRY_CAST({column.alias} AS DOUBLE) IS NULL")
             raise InputError(
                 f"column {column.name!r} holds text where numbers are wanted, in "
-                f"{there - numbers:,} of {there:,} rows, the first {value!r} in {where}: correct "
-                "or remove it" + self._or_declare(column)
+                f"{there - numbers:,} of {there:,} rows, the first {value!r} in {where}: "
+                + _advice(str(value))
+                + ("" if there - numbers < FEW * there else self._or_declare(column))
             )
         return "VARCHAR"
 
@@ -239,6 +243,18 @@ class _Settle:
             f"AND ({condition}) ORDER BY file, row LIMIT 1"
         )[0]
         return value, place(self._inputs, file, row)
+
+
+def _advice(text: str) -> str:
+    """Say what to do with text that should be a number.
+
+    Examples
+    --------
+    >>> _advice("12,5")
+    'write it with a decimal point'
+    """
+    is_decimal = re.fullmatch(r"[+-]?\d+,\d+", text.strip())
+    return "write it with a decimal point" if is_decimal else "correct or remove it"
 
 
 def _is_fraction(alias: str) -> str:

@@ -222,6 +222,11 @@ def errors_named(memory: int, reads: object = "the input") -> Iterator[None]:
                 f"reading and sorting do not fit into {format_bytes(memory)}: raise memory_limit, "
                 "or write the input with smaller row groups"
             ) from error
+        if "utf-8" in text.lower():
+            raise InputError(
+                f"{reads} is not text in UTF-8: convert it, as by iconv -f latin1 -t utf-8 "
+                f"({_brief(text)})"
+            ) from error
         raise InputError(f"{reads} cannot be read: {_brief(text)}") from error
 
 
