@@ -35,6 +35,8 @@ class Progress:
         Decoded bytes of the blocks read so far; 0 if no store is read.
     seconds : float
         Since the stage began.
+    n_components : int, optional
+        Of the fit that the stage is of.
     page : str
         Address of the live page on the dashboard of the Dask cluster, once there is one, and the
         ``ssh`` line that leads there where one is needed.
@@ -52,6 +54,7 @@ class Progress:
     number: int = 1
     n_bytes: int = 0
     seconds: float = 0.0
+    n_components: int | None = None
     page: str = ""
 
     @property
@@ -113,17 +116,19 @@ class _Bars(Bars):
 
 def _lines(bars: _Bars) -> Show:
     """Show each stage on a line of its own, that of its latest pass."""
-    lines: dict[str, tuple[TaskID, int]] = {}
+    lines: dict[str, tuple[TaskID, tuple[int, int | None]]] = {}
 
     def show(at: Progress) -> None:
         bars.page = at.page or bars.page
         name = at.stage if at.number == 1 else f"{at.stage} {at.number}"
-        line, number = lines.get(at.stage, (None, 0))
+        if at.n_components is not None:
+            name += f" (k = {at.n_components})"
+        line, which = lines.get(at.stage, (None, (0, None)))
         if line is None:
             line = bars.add_task(name, total=at.total, rate="")
-        elif number != at.number:
+        elif which != (at.number, at.n_components):
             bars.reset(line, total=at.total)
-        lines[at.stage] = line, at.number
+        lines[at.stage] = line, (at.number, at.n_components)
         rate = f"{format_bytes(int(at.bytes_per_second))}/s" if at.n_bytes else ""
         bars.update(line, description=name, completed=at.done, total=at.total, rate=rate)
 

@@ -82,4 +82,5 @@ def test_a_notebook_sees_bars(easy_tasks):
     text = re.sub(r"\x1b\[[0-9;]*m", "", drawn["data"]["text/plain"])
     stages = re.findall(r"^(\w+).*━ (\d+/\d+)", text, re.M)
     assert [stage for stage, _ in stages] == ["moments", "project", "cluster", "refine", "diagnose"]
+    assert "cluster (k = 3)" in text
     assert all(done.split("/")[0] == done.split("/")[1] for _, done in stages)

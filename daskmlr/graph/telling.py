@@ -70,6 +70,7 @@ class Telling:
     def fit(self, n_components: int) -> None:
         """Tell that a fit of so many components begins."""
         self._numbers.clear()
+        self._at = replace(self._at, n_components=n_components)
         self._tell("fit", n_components=n_components)
 
     def begin(self, stage: str, total: int = 1, *, n_bytes: int = 0, store: str = "") -> None:
@@ -77,7 +78,9 @@ class Telling:
         self._numbers[stage] += 1
         self._stage_began, self._n_bytes = time.monotonic(), n_bytes
         number = self._numbers[stage]
-        self._at = Progress(stage, 0, total, number, page=self._at.page)
+        self._at = Progress(
+            stage, 0, total, number, n_components=self._at.n_components, page=self._at.page
+        )
         facts = {"total": total, "n_bytes": n_bytes, "store": store}
         self._tell("begin", stage=stage, number=number, **facts)
         if not n_bytes:
