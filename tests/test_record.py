@@ -1,13 +1,18 @@
 """What the record of a run says of its passes."""
 
+import sys
 from datetime import datetime
 
+import cloudpickle
 import numpy as np
 import pytest
 
 from daskmlr import create_tasks, open_tasks, plan, reduce_tasks
 from daskmlr.graph.execute import connect
 from daskmlr.record import RunRecord
+
+# worker processes cannot import this module
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture(scope="module")
