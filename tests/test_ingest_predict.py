@@ -83,6 +83,25 @@ def test_tasks_with_support_are_counted(tmp_path):
     assert predict_tables(MODEL, *tables, tmp_path / "out.csv") == Predicted(3, 3, 2)
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_rows_that_miss_a_value_get_no_prediction(tmp_path, suffix):
+    holes = {"x": [None, 1.0], "c": ["a", None], "y": [7.0, 7.0], "who": ["u", "v"]}
+    support = pd.concat([SUPPORT.assign(extra=None), pd.DataFrame(holes)])
+    query = pd.concat([QUERY.iloc[:1].assign(x=None), QUERY, QUERY.iloc[:1].assign(c=None)])
+    support, query = support.reset_index(drop=True), query.reset_index(drop=True)
+    tables = [write(f, tmp_path / f"{n}.{suffix}") for n, f in (("s", support), ("q", query))]
+    out = tmp_path / f"out.{suffix}"
+    done = predict_tables(MODEL, *tables, out, missing="drop")
+    assert done == Predicted(3, 3, 2, 2, 2)
+    got = read(out)
+    np.testing.assert_allclose(got["prediction"], [np.nan, *EXPECTED, np.nan])
+    np.testing.assert_allclose(got["std"], [np.nan, *SPREAD, np.nan])
+    assert got["c"].fillna("").tolist() == ["d", *QUERY["c"], ""]
+    only = write(query.assign(x=None).astype({"x": float}), tmp_path / f"q2.{suffix}")
+    with pytest.raises(InputError, match=r"q2.*: every row misses one of x, c"):
+        predict_tables(MODEL, tables[0], only, tmp_path / f"out2.{suffix}", missing="drop")
+
+
 def test_map_takes_the_likeliest_component(tmp_path):
     assert predict(tmp_path, method="map")["prediction"].tolist() == [3.0, 2.0, 5.0]
 

@@ -223,6 +223,13 @@ def intervals(
 @click.option("--query", required=True, metavar="FILE", help="Rows to predict.")
 @click.argument("out", type=PATH_OR_URL)
 @click.option("--method", type=click.Choice(["bayes", "map"]), default="bayes", show_default=True)
+@click.option(
+    "--missing",
+    type=click.Choice(["error", "drop"]),
+    default="error",
+    show_default=True,
+    help="'drop' leaves rows with missing values out; those of the query get no prediction.",
+)
 @as_json
 def predict(
     model: str,
@@ -230,6 +237,7 @@ def predict(
     query: str,
     out: str,
     method: Literal["bayes", "map"],
+    missing: Literal["error", "drop"],
     as_json: bool,
 ) -> None:
     """Predict the rows of a query FILE from the support examples of their tasks; write OUT."""
@@ -238,13 +246,18 @@ def predict(
 
     with in_order("MODEL OUT", out):
         fitted = Model.load(model)
-    done = predict_tables(fitted, support, query, out, method=method)
+    done = predict_tables(fitted, support, query, out, method=method, missing=missing)
     print_facts({"out": str(out), **asdict(done)}, as_json, [])
     if not as_json:
         click.echo(
             f"{done.rows:,} rows of {done.tasks:,} tasks predicted in {out}; "
             f"{done.tasks_with_support:,} of the tasks had support."
         )
+        if missing == "drop":
+            click.echo(
+                f"Left out for missing values: {done.rows_left_out:,} rows of the query, "
+                f"{done.examples_left_out:,} of the support."
+            )
 
 
 @main.command("report")

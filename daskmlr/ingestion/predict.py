@@ -33,11 +33,20 @@ ADDED = ("prediction", "std")
 
 @dataclass(frozen=True)
 class Predicted:
-    """What was predicted: rows and tasks, and how many of the tasks had support."""
+    """What was predicted: rows and tasks, and how many of the tasks had support.
+
+    Attributes
+    ----------
+    rows, tasks, tasks_with_support : int
+    rows_left_out, examples_left_out : int
+        Rows of the query, and of the support, that miss a value.
+    """
 
     rows: int
     tasks: int
     tasks_with_support: int
+    rows_left_out: int = 0
+    examples_left_out: int = 0
 
 
 def predict_tables(
@@ -47,6 +56,7 @@ def predict_tables(
     out: str | os.PathLike[str],
     *,
     method: Literal["bayes", "map"] = "bayes",
+    missing: Literal["error", "drop"] = "error",
 ) -> Predicted:
     """Predict the rows of one table from the examples of the same tasks in another.
 
@@ -67,6 +77,9 @@ def predict_tables(
         ``prediction`` and ``std``, both in target units.
     method : {"bayes", "map"}
         See `Model.predict`.
+    missing : {"error", "drop"}
+        What to do with rows that miss a feature or a target: refuse them; or leave them out, so
+        that rows of the query get no prediction.
 
     Returns
     -------
@@ -90,6 +103,10 @@ def predict_tables(
     taken = [name for name in ADDED if name in rows.frame.columns]
     if taken:
         raise InputError(f"{query} has columns named {taken}, which are to be added: rename them")
+    every = rows.frame
+    if missing == "drop":
+        examples.drop_missing(model.target_name)
+        rows.drop_missing()
     target = examples.numbers(model.target_name)
     ids = examples.tasks(), rows.tasks()
     known, wanted = _same_kind(*ids)
@@ -104,13 +121,14 @@ def predict_tables(
         method=method,
         return_std=True,
     )
-    result = rows.frame.assign(**dict(zip(ADDED, (mean, std), strict=True)))
+    found = pd.DataFrame(dict(zip(ADDED, (mean, std), strict=True)), index=rows.frame.index)
+    result = every.join(found)
     with publishing_file(out) as staging:
         if staging.suffix == ".csv":
             result.to_csv(staging, index=False)
         else:
             pq.write_table(pa.Table.from_pandas(result, preserve_index=False), staging)
-    return Predicted(len(result), len(tasks), n_supported)
+    return Predicted(len(rows.frame), len(tasks), n_supported, rows.n_dropped, examples.n_dropped)
 
 
 class _Table:
@@ -133,6 +151,17 @@ class _Table:
         if self.frame.empty:
             raise InputError(f"{path} is empty: it has no rows")
         self.frame.index += 1
+        self.n_dropped = 0
+
+    def drop_missing(self, *others: str) -> None:
+        """Leave out the rows that miss a feature, or a value of other columns."""
+        names = [*self._encoding.columns, *others]
+        self._check(names)
+        complete = self.frame[names].notna().all(axis=1)
+        self.n_dropped = int((~complete).sum())
+        if not complete.any():
+            raise InputError(f"{self._path}: every row misses one of {', '.join(names)}")
+        self.frame = self.frame[complete]
 
     def features(self) -> NDArray[np.float64]:
         """Encode the rows, shape (n, d)."""
@@ -226,7 +255,7 @@ def _whole(series: pd.Series[Any], where: object) -> NDArray[np.int64]:
     if odd.any():
         row = int(np.argmax(odd))
         raise InputError(
-            f"{where}: task {float(values[row])} in row {row + 1} is not a whole number: "
+            f"{where}: task {float(values[row])} in row {series.index[row]} is not a whole number: "
             "task ids are integers or text"
         )
     return values.astype(np.int64)
