@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+import threading
 import warnings
 from concurrent.futures import CancelledError
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dask
 from dask.callbacks import Callback
 from dask.system import CPU_COUNT
 from dask.utils import parse_timedelta
-from distributed import Client, Security, wait
+from distributed import Client, Future, Security
 from distributed.system import MEMORY_LIMIT
 
 from daskmlr.errors import (
@@ -253,13 +254,20 @@ class Runner:
     ) -> Iterator[tuple[int, Partial]]:
         graphs = build()
         watch = Watch(client, graphs, name, n_runs, self.telling)
-        waiting = dict(enumerate(client.compute(graphs)))
+        # not distributed's wait: that wants Dask's settings, which are one for all threads, changed
+        ended = threading.Event()
+
+        def told(future: Future) -> Future:
+            future.add_done_callback(lambda _: ended.set())
+            return future
+
+        waiting = {i: told(future) for i, future in enumerate(client.compute(graphs))}
         avoided: set[str] = set()
         try:
             while waiting:
                 self.telling.done(watch.n_done)
-                with client.as_current(), suppress(TimeoutError):
-                    wait(waiting.values(), timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")
+                ended.wait(POLL_SECONDS)
+                ended.clear()
                 for i in [i for i, future in waiting.items() if future.done()]:
                     try:
                         result = waiting[i].result()
@@ -273,7 +281,7 @@ class Runner:
                         _warn_of_move(error, others)
                         # Dask's own retries go to the worker that has just become free: the same
                         graphs[i] = build()[i]
-                        waiting[i] = client.compute(graphs[i], workers=others)
+                        waiting[i] = told(client.compute(graphs[i], workers=others))
                         watch = Watch(client, graphs, name, n_runs, self.telling)
                     else:
                         yield i, result

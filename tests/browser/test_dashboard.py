@@ -3,15 +3,20 @@
 import json
 import os
 import signal
+import sys
 import threading
 import time
 import urllib.request
 import warnings
 
+import cloudpickle
 import pytest
 from distributed import Client, LocalCluster
 
 from daskmlr import MixedLinearRegression, simulate
+
+# worker processes cannot import a test module: what is defined here travels whole
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 N_COMPONENTS = 3
 SOON = 45_000  # milliseconds: a machine may be busy

@@ -98,6 +98,7 @@ def test_runs_one_after_another_and_two_at_once(easy_tasks, thread_client):
         thread.start()
     for thread in threads:
         thread.join()
+    assert dask.config.get("scheduler", None) is None  # one setting for all threads: left alone
     told = runs_of(thread_client)
     assert [run["state"] for run in told] == ["done"] * 3
     assert [stage["stage"] for stage in told[0]["stages"]] == ["first"]
