@@ -181,9 +181,9 @@ def test_a_terminal_sees_progress(folder, tmp_path):
     )  # fmt: skip
     plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\]8;.*?\x1b\\", "", shown.stdout)
     assert re.search(r"Live page: http://127\.0\.0\.1:\d+/daskmlr\b", plain)
-    assert re.search(r"moments +━+ (\d+)/\1 \d[\d.]* \w*B/s", plain)
-    assert re.search(r"refine \d+ +━+ (\d+)/\1 \d[\d.]* \w*B/s", plain)
-    assert re.search(r"cluster +━+ 1/1", plain)
+    assert re.search(r"moments \(k = 2\) +━+ (\d+)/\1 \d[\d.]* \w*B/s", plain)
+    assert re.search(r"refine \d+ \(k = 2\) +━+ (\d+)/\1 \d[\d.]* \w*B/s", plain)
+    assert re.search(r"cluster \(k = 2\) +━+ 1/1", plain)
 
 
 def write(path, X, sizes, names=None, **options):
