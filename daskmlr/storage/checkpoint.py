@@ -6,6 +6,7 @@ goes the way of the first one again, finds what was computed, and computes the r
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import tempfile
@@ -56,8 +57,12 @@ class Checkpoint:
                 return decode(file, self._classes)
         except FileNotFoundError:
             return None
-        except (OSError, MemoryError):
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # a damaged offset leads before the file's begin
+                return None
             raise  # of the machine, not of the file
+        except MemoryError:
+            raise
         except Exception:  # readers of zip files raise many kinds
             return None  # it was cut short by a crash of the machine: compute it again
 

@@ -92,6 +92,17 @@ def test_bytes_that_are_damaged_are_an_error_or_another_value(tmp_path_factory, 
     assert found is None or same(found, Pair(np.arange(5.0)))
 
 
+def test_an_offset_before_the_file_is_damage(tmp_path):
+    """Of the directory, at the end of a zip file."""
+    checkpoint = open_checkpoint(tmp_path / "c", IDENTITY, [], resume=False)
+    checkpoint.keep("a", np.ones(3))
+    file = Path(checkpoint.place, "a.npz")
+    whole = bytearray(file.read_bytes())
+    whole[-4] ^= 64
+    file.write_bytes(bytes(whole))
+    assert checkpoint.get("a") is None
+
+
 def test_other_classes_are_neither_read_nor_objects_written(tmp_path):
     with pytest.raises(KeyError, match="Stranger"):
         read(written(Stranger()))
