@@ -14,10 +14,9 @@ from daskmlr.errors import ComponentWarning, DamageWarning, StructureWarning
 from daskmlr.kernels.diagnosis import residual_signal
 from daskmlr.kernels.regression import least_noise, pooled_regression
 from daskmlr.kernels.subspace import rank_above
+from daskmlr.markup import listed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from numpy.typing import NDArray
 
     from daskmlr.graph.faults import LeftOut
@@ -270,7 +269,7 @@ def _diagnose_components(
         named = [f"{i} and {j}" for i, j in pairs]
         result.warn(
             ComponentWarning,
-            f"{len(pairs)} of {k} components are too many: one in the place of {_listed(named)} "
+            f"{len(pairs)} of {k} components are too many: one in the place of {listed(named)} "
             f"each costs less log-likelihood than its parameters, {price:.1f} by BIC. Lower "
             f"n_components, to {k - result.facts['components_to_spare']} perhaps",
         )
@@ -308,7 +307,7 @@ def warn_of_merged(result: Diagnosis, mixture: Mixture, sums: DiagnosisSums) -> 
         return
     worst = several[np.argmax(signal[several] / mixture.noise_variance[several])]
     names = (
-        f"component {worst} holds" if several.size == 1 else f"components {_listed(several)} hold"
+        f"component {worst} holds" if several.size == 1 else f"components {listed(several)} hold"
     )
     result.warn(
         ComponentWarning,
@@ -318,9 +317,3 @@ def warn_of_merged(result: Diagnosis, mixture: Mixture, sums: DiagnosisSums) -> 
         f"its noise is {np.sqrt(mixture.noise_variance[worst]):.3g}). Raise n_components; if this "
         "stays, tasks differ by degrees and not by kinds",
     )
-
-
-def _listed(items: Iterable[Any]) -> str:
-    """Write ``1, 2 and 4``."""
-    *most, last = map(str, items)
-    return f"{', '.join(most)} and {last}" if most else last

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from jinja2 import Environment
 
@@ -67,6 +67,18 @@ def some(names: Sequence[str], most: int = 8) -> str:
     """
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown}, ... {len(names) - most:,} more"
+
+
+def listed(items: Iterable[object]) -> str:
+    """Write ``a, b and c``.
+
+    Examples
+    --------
+    >>> listed([1, 2, 4]), listed(["a"]), listed([])
+    ('1, 2 and 4', 'a', '')
+    """
+    *most, last = [*map(str, items)] or [""]
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

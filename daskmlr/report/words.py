@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from daskmlr.describe import largest
-from daskmlr.markup import number
+from daskmlr.markup import listed, number
 
 if TYPE_CHECKING:
     from daskmlr.model import Model
@@ -30,7 +30,7 @@ def component_words(model: Model, component: int) -> str:
     effects = np.abs(coef * model.feature_scale)
     order = largest(effects, NAMED)
     named = [j for j in order.tolist() if effects[j] > MINOR * effects[order[0]]]
-    moved = _joined([_effect(model, j, float(coef[j])) for j in named]) or "does not move"
+    moved = listed([_effect(model, j, float(coef[j])) for j in named]) or "does not move"
     said = [f"{100 * model.weights[component]:.3g} % of the tasks: {target} {moved}"]
     if 0 < len(named) < model.n_features:
         least = float(np.delete(effects, named).max())
@@ -54,20 +54,16 @@ def _effect(model: Model, feature: int, coef: float) -> str:
     return f"{'rises' if coef > 0 else 'falls'} by {by} for each unit of {name}"
 
 
-def _joined(parts: list[str]) -> str:
-    return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else "".join(parts)
-
-
 def evidence_words(model: Model) -> list[str]:
     """Say what speaks for the number of components."""
     facts, k = model.diagnostics, model.n_components
     said = []
     if trials := facts.get("selection"):
-        tried = _joined([str(trial["n_components"]) for trial in trials])
-        unbounded = [str(trial["n_components"]) for trial in trials if not trial["bounded"]]
+        tried = listed(trial["n_components"] for trial in trials)
+        unbounded = [trial["n_components"] for trial in trials if not trial["bounded"]]
         among = (
             f" among those of which no component explains its tasks exactly, as one of "
-            f"{_joined(unbounded)} does"
+            f"{listed(unbounded)} does"
             if unbounded
             else ""
         )
