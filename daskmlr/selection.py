@@ -59,15 +59,12 @@ def fit_best(
     """
     most = min(MOST_COMPONENTS, tasks.n_tasks)
     fits: dict[int, Fit] = {}
-    wanted = [min(_directions(tasks, options, runner, checkpoint) + 1, most)]
-    while wanted:
-        for k in wanted:
-            trial = replace(
-                options, n_components=k, n_restarts=min(TRIAL_RESTARTS, options.n_restarts)
-            )
-            fits[k] = fit_tasks(tasks, trial, runner, checkpoint)
+    trial = replace(options, n_restarts=min(TRIAL_RESTARTS, options.n_restarts))
+    k: int | None = min(_directions(tasks, options, runner, checkpoint) + 1, most)
+    while k is not None:
+        fits[k] = fit_tasks(tasks, replace(trial, n_components=k), runner, checkpoint)
         best = min(fits, key=lambda k: _preference(fits[k]))
-        wanted = _next(best, fits, most)
+        k = _next(best, fits, most)
     if not _facts(fits[best])["restarts_agreed"]:
         whole = replace(options, n_components=best)
         fits[best] = fit_tasks(tasks, whole, runner, checkpoint)
@@ -83,8 +80,8 @@ def _directions(
     return find_subspace(tasks, several, runner, record, rng).rank
 
 
-def _next(best: int, fits: dict[int, Fit], most: int) -> list[int]:
-    """Numbers of components to try next; none when the neighbours of the best are worse."""
+def _next(best: int, fits: dict[int, Fit], most: int) -> int | None:
+    """Return the number of components to try next; None if the best has been found."""
     facts = _facts(fits[best])
     spare, merged = facts["components_to_spare"], facts["components_of_several"]
     # all that are too many, half as many (pairs overlap), ...: a fit between may be a poor one
@@ -92,7 +89,7 @@ def _next(best: int, fits: dict[int, Fit], most: int) -> list[int]:
     further = [best + leap for leap in (*leaps, merged) if abs(leap) > 1]
     down = range(best - 1, best - spare - 1, -1)
     wanted = [*further, best + 1, best - 1, *down]
-    return [k for k in (min(k, most) for k in wanted) if k >= 1 and k not in fits][:1]
+    return next((k for k in (min(k, most) for k in wanted) if k >= 1 and k not in fits), None)
 
 
 def _preference(fit: Fit) -> tuple[bool, float]:
@@ -114,7 +111,12 @@ def _with_evidence(fits: dict[int, Fit], best: int, most: int) -> Fit:
         }
         for k in sorted(fits)
     ]
-    passed_over = [k for k in fits if _facts(fits[k])["bic"] < _facts(fits[best])["bic"]]
+    passed_over = [
+        k
+        for k in fits
+        if _facts(fits[k])["bic"] < _facts(fits[best])["bic"]
+        and _facts(fits[k])["components_without_noise"]
+    ]
     if passed_over:
         k = min(passed_over)
         exact = _facts(fits[k])["components_without_noise"][0]

@@ -19,7 +19,9 @@ from daskmlr import (
     open_tasks,
     simulate,
 )
+from daskmlr.diagnostics import Diagnosis
 from daskmlr.kernels.metrics import coefficient_error, label_accuracy, match_components
+from daskmlr.selection import _with_evidence
 from daskmlr.synthetic import simulate_arrays
 
 
@@ -287,6 +289,14 @@ def test_a_component_without_noise_is_said_and_not_chosen():
     assert not any("no structure" in text for text in said)
     bic = {trial["n_components"]: trial["bic"] for trial in auto.diagnostics_["selection"]}
     assert bic[2] < bic[1]
+
+
+def test_a_number_that_another_beats_in_the_end_is_no_number_without_noise(fitted):
+    """The chosen one is fitted once more, and may end below what a trial of it found."""
+    model, facts = fitted.model_, {"icl": 0.0, "components_without_noise": []}
+    fits = {k: (model, Diagnosis({**facts, "bic": bic})) for k, bic in ((2, 5.0), (3, 10.0))}
+    _, diagnosis = _with_evidence(fits, 3, 64)
+    assert diagnosis.warnings == []
 
 
 def test_tasks_without_structure_are_said():
