@@ -188,6 +188,14 @@ def test_a_rival_is_the_optimum_from_equal_noises():
     assert cluster(project(problem.block), 4).rival is None
 
 
+def test_with_heavy_tails_equal_noises_are_a_rival_though_they_end_at_the_same():
+    problem = planted(2, [6] * 600, 4, 3, noise=0.0)
+    y = problem.block.y + 0.2 * np.random.default_rng(2).standard_t(4, size=3600)
+    found = cluster(project(replace(problem.block, y=y)), 4)
+    assert np.array_equal(found.rival.coef, found.mixture.coef)
+    assert np.ptp(found.rival.noise_variance) == 0 < np.ptp(found.mixture.noise_variance)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_em_without_noise_is_exact(seed):
     problem = planted(seed, [8] * 60, 3, 2, noise=0.0)
