@@ -208,11 +208,14 @@ def test_coefficients_as_if_labels_were_certain(model, uncertainty, draw):
     """The components are far apart, so that labels nearly are."""
     axes = draw(plot.coefficients(model))
     assert axes.get_title() == "95 % intervals, as if labels were certain"
-    observed = uncertainty.standard_errors("observed").coef * model.feature_scale
+    observed = uncertainty.standard_errors("observed")
+    errors = observed.coef * model.feature_scale
     order = np.argsort(-np.abs(model.coef * model.feature_scale).max(axis=0))
     for i in range(3):
         half = np.diff(bars(axes, i)[1])[:, 0] / 2 / norm.ppf(0.975)
-        np.testing.assert_allclose(half, observed[i, order], rtol=0.02)
+        np.testing.assert_allclose(half, errors[i, order], rtol=0.02)
+    intercepts = plot.components.coefficient_errors(model, None)[1]
+    np.testing.assert_allclose(intercepts, observed.intercept, rtol=0.02)
 
 
 def test_errors_of_many_features_are_those_within_the_subspace(tmp_path, draw):
@@ -231,10 +234,13 @@ def test_errors_of_many_features_are_those_within_the_subspace(tmp_path, draw):
     places = [wide.feature_names.index(name) for name in shown]
     for i in range(2):
         rows = np.column_stack([np.ones(block.n_rows), inside])[label == i]
-        covariance = wide.noise_variance[i] * np.linalg.inv(rows.T @ rows)[1:, 1:]
-        variance = [row @ covariance @ row for row in wide.subspace[1:][places]]
+        covariance = wide.noise_variance[i] * np.linalg.inv(rows.T @ rows)
+        variance = [row @ covariance[1:, 1:] @ row for row in wide.subspace[1:][places]]
         half = np.diff(bars(axes, i)[1])[:, 0] / 2 / norm.ppf(0.975)
         np.testing.assert_allclose(half, np.sqrt(variance), rtol=0.02)
+        at_zero = np.append(1, wide.subspace[0] - wide.shift / wide.scale @ wide.subspace[1:])
+        error = plot.components.coefficient_errors(wide, None)[1][i]
+        np.testing.assert_allclose(error, np.sqrt(at_zero @ covariance @ at_zero), rtol=0.02)
     assert axes.get_title().endswith("(12 of 30 features, by effect)")
 
 

@@ -136,6 +136,8 @@ def test_an_uncertainty_gives_the_intervals(trips):
     low, high = uncertainty.intervals(0.95)
     page = shown(report_page(model, uncertainty))
     assert f"{low.coef[1, 0]:.4g} to {high.coef[1, 0]:.4g}" in page.words
+    between = f"{low.intercept[1]:.4g} to {high.intercept[1]:.4g}"
+    assert f"(intercept) {model.intercept[1]:.4g} {between}" in page.words
     assert "sandwich" in page.words
     assert "were certain" not in page.words
 

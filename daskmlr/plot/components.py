@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,7 +10,6 @@ from scipy.spatial.distance import pdist
 from scipy.special import ndtri
 
 from daskmlr.errors import InputError
-from daskmlr.kernels.thin import SubspaceFrame
 from daskmlr.plot.style import (
     BLACK,
     BLUE,
@@ -83,7 +83,7 @@ def coefficients(
     ['x0 (sd 1)', 'x1 (sd 0.996)']
     """
     model = model_of(model, "coefficients")
-    errors = coefficient_errors(model, uncertainty)
+    errors, _ = coefficient_errors(model, uncertainty)
     z, scale = float(ndtri((1 + check_level(level)) / 2)), model.feature_scale
     effects = model.coef * scale
     shown = np.argsort(-np.abs(effects).max(axis=0), kind="stable")[:MOST_FEATURES]
@@ -122,8 +122,10 @@ def _left_out(model: Model, errors: NDArray[np.float64], n_features: int) -> lis
     return [f"({', '.join(said)})"] if said else []
 
 
-def coefficient_errors(model: Model, uncertainty: Uncertainty | None) -> NDArray[np.float64]:
-    """Return the standard errors of the coefficients, shape (k, d).
+def coefficient_errors(
+    model: Model, uncertainty: Uncertainty | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the standard errors of coefficients and intercepts, shapes (k, d) and (k,).
 
     Without an uncertainty they are taken as if the labels of all tasks were certain.
     """
@@ -134,27 +136,30 @@ def coefficient_errors(model: Model, uncertainty: Uncertainty | None) -> NDArray
     theirs = uncertainty.estimate.coef
     if theirs.shape != model.coef.shape or not np.allclose(theirs, model.coef, rtol=1e-6):
         raise InputError("uncertainty is of another model: take it by model.uncertainty(tasks)")
-    return uncertainty.standard_errors().coef
+    errors = uncertainty.standard_errors()
+    return errors.coef, errors.intercept
 
 
-def _certain_errors(model: Model) -> NDArray[np.float64]:
+def _certain_errors(model: Model) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Errors of each component's least squares by itself: ``s^2 (sum a a^T)^-1``.
 
     Not a number where the examples of a component fix no regression.
     """
-    frame = model.frame
-    slopes = frame.basis[1:] if isinstance(frame, SubspaceFrame) else np.eye(model.n_features)
-    errors = np.full_like(model.coef, np.nan)
-    for own, gram, noise in zip(errors, model.gram[:, :-1, :-1], model.noise_variance, strict=True):
+    units_alone = replace(model.frame, offset=np.zeros_like(model.offset))
+    slopes, intercepts = np.full_like(model.coef, np.nan), np.full_like(model.intercept, np.nan)
+    for i, (gram, noise) in enumerate(
+        zip(model.gram[:, :-1, :-1], model.noise_variance, strict=True)
+    ):
         spread = np.sqrt(np.diag(gram))
         if (spread == 0).any():
             continue
         values, vectors = np.linalg.eigh(gram / np.outer(spread, spread))
         if values[0] <= SINGULAR * values[-1]:
             continue
-        root = (vectors / np.sqrt(values) / spread[:, None])[1:]
-        own[:] = np.sqrt(noise * np.square(slopes @ root).sum(axis=1)) / model.scale
-    return errors
+        root = (vectors / np.sqrt(values) / spread[:, None]).T
+        for own, part in zip((slopes, intercepts), units_alone.to_user(root), strict=True):
+            own[i] = np.sqrt(noise * np.square(part).sum(axis=0))
+    return slopes, intercepts
 
 
 def projected_tasks(model: Model, *, ax: Axes | None = None) -> Figure:

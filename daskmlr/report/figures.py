@@ -124,8 +124,10 @@ def pictures(model: Model, uncertainty: Uncertainty | None) -> dict[str, list[Pi
     return drawn
 
 
-def coefficient_errors(model: Model, uncertainty: Uncertainty | None) -> NDArray[np.float64]:
-    """Return the standard errors that the picture of the coefficients shows, shape (k, d)."""
+def coefficient_errors(
+    model: Model, uncertainty: Uncertainty | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the standard errors that the picture of the coefficients shows, and intercepts'."""
     from daskmlr.plot.components import coefficient_errors as drawn
 
     return drawn(model, uncertainty)

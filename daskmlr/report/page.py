@@ -42,7 +42,7 @@ class Coefficient:
     value, low, high : float
         The estimate and its interval; not numbers where it is not known.
     effect : float
-        What a standard deviation of the feature moves the target by.
+        What a standard deviation of the feature moves the target by; not a number of an intercept.
     """
 
     feature: str
@@ -177,17 +177,23 @@ def _doubts(model: Model) -> list[dict[str, Any]]:
     ]
 
 
-def _coefficients(model: Model, errors: NDArray[np.float64], component: int) -> list[Coefficient]:
-    """Return the coefficients that move the target most for a spread of their feature."""
-    coef = model.coef[component]
-    effects, wide = coef * model.feature_scale, float(ndtri((1 + LEVEL) / 2))
+def _coefficients(
+    model: Model, errors: tuple[NDArray[np.float64], NDArray[np.float64]], component: int
+) -> list[Coefficient]:
+    """Return the coefficients that move the target most for a spread of their feature.
+
+    Then the intercept, which has no effect.
+    """
+    coef, wide = model.coef[component], float(ndtri((1 + LEVEL) / 2))
+    effects = coef * model.feature_scale
+    shown = [
+        (model.feature_names[j], coef[j], errors[0][component, j], effects[j])
+        for j in largest(effects, SHOWN_COEFFICIENTS).tolist()
+    ]
+    shown.append(("(intercept)", model.intercept[component], errors[1][component], np.nan))
     return [
         Coefficient(
-            model.feature_names[j],
-            float(coef[j]),
-            float(coef[j] - wide * errors[component, j]),
-            float(coef[j] + wide * errors[component, j]),
-            float(effects[j]),
+            name, float(at), float(at - wide * error), float(at + wide * error), float(effect)
         )
-        for j in largest(effects, SHOWN_COEFFICIENTS).tolist()
+        for name, at, error, effect in shown
     ]
