@@ -17,7 +17,7 @@ from daskmlr.model import Model
 from daskmlr.record import RunRecord
 from daskmlr.sizes import data_of
 from daskmlr.spectral import find_subspace
-from daskmlr.storage.tasks import source_of
+from daskmlr.storage.sources import source_of
 from daskmlr.trimming import diagnose_trimming, filter_tasks, trim_tasks
 from daskmlr.widening import widen
 
@@ -83,7 +83,7 @@ def fit_tasks(
     diagnose_damage(verdict, left_out)
     model = _model(tasks, left_out, spectrum, outcome, verdict, record)
     heavy = stages.heavy_sample(sample, projected_by, mixture, model.coef, model.intercept)
-    return replace(model, **heavy), verdict
+    return replace(model, left_out=options.excluded, **heavy), verdict
 
 
 def _model(

@@ -12,11 +12,12 @@ from daskmlr.describe import model_card, model_text
 from daskmlr.errors import DamagedStoreError, InputError
 from daskmlr.graph.reduce import map_tasks
 from daskmlr.kernels.assignment import Mixture, block_log_likelihood, posterior
-from daskmlr.kernels.blocks import Frame
+from daskmlr.kernels.blocks import Frame, Part
 from daskmlr.kernels.outliers import assigned_columns
 from daskmlr.kernels.predictive import mixture_quantile
 from daskmlr.kernels.thin import SubspaceFrame
 from daskmlr.storage.groups import check_shapes, load_group, save_group
+from daskmlr.storage.sources import begins_with
 from daskmlr.uncertainty import Uncertainty, check_level, measure_uncertainty
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ class Model:
         keeps them.
     heavy_labels, heavy_sizes : ndarray of shape (n,), int64
         The likeliest component of each of these tasks, and its examples.
+    left_out : ndarray of int64
+        Places, in the store, of the odd tasks that a robust fit left out, ascending.
 
     Examples
     --------
@@ -141,6 +144,7 @@ class Model:
     heavy_centres: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
     heavy_labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, int))
     heavy_sizes: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, int))
+    left_out: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, int))
 
     def __repr__(self) -> str:
         return model_text(self)
@@ -208,6 +212,7 @@ class Model:
         try:
             for name in ("feature_names", "sources", "history", "notes", "data"):
                 content[name] = tuple(content[name])
+            content.setdefault("left_out", np.zeros(0, int))  # models written before lack it
             model = cls(**{f.name: content[f.name] for f in fields(cls)})
             check_shapes(content, _shapes(model, *model.heavy_coef.shape))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -371,7 +376,7 @@ class Model:
         Parameters
         ----------
         tasks : TaskStore
-            Those the model was fitted to.
+            Those the model was fitted to. Odd ones that a robust fit left out are left out again.
         client, progress
             As for `reduce_tasks`.
 
@@ -382,7 +387,11 @@ class Model:
             As `measure_uncertainty`, which also warns where the result cannot be trusted.
         """
         self.check_features(tasks.feature_names, f"the store {tasks.path}")
-        return measure_uncertainty(tasks, *self._centred(), client=client, progress=progress)
+        is_own = self.left_out.size > 0 and begins_with(tasks, self.sources[0])
+        part = Part(0, 1, 0, self.left_out) if is_own else None
+        return measure_uncertainty(
+            tasks, *self._centred(), part=part, client=client, progress=progress
+        )
 
     def _centred(self) -> tuple[Frame, Mixture]:
         """Return the parameters in a frame around the mean, the average component taken out."""

@@ -24,7 +24,7 @@ from daskmlr.kernels.regression import ComponentSums
 from daskmlr.kernels.robust import Extremes
 from daskmlr.kernels.thin import ThinMoments
 from daskmlr.storage.checkpoint import Checkpoint, key_of, open_checkpoint
-from daskmlr.storage.tasks import source_of
+from daskmlr.storage.sources import source_of
 
 if TYPE_CHECKING:
     import os

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from daskmlr.graph.execute import ClientLike, Runner
     from daskmlr.kernels.assignment import Mixture
-    from daskmlr.kernels.blocks import Frame
+    from daskmlr.kernels.blocks import Frame, Part
     from daskmlr.progress import Show
     from daskmlr.storage.tasks import TaskStore
 
@@ -184,10 +184,13 @@ def measure_uncertainty(
     frame: Frame,
     mixture: Mixture,
     *,
+    part: Part | None = None,
     client: ClientLike,
     progress: bool | Show = False,
 ) -> Uncertainty:
     """Take the information of a mixture from the tasks it was fitted to, in one pass.
+
+    With a `part`, from its tasks alone.
 
     Memory and the time to invert grow as the square and the cube of ``p = k (d + 3) - 1``.
 
@@ -210,7 +213,7 @@ def measure_uncertainty(
             tasks,
             kernel.information_from_block,
             kernel.combine_information,
-            args=(frame, mixture),
+            args=(frame, mixture, part),
             client=runner,
             name="uncertainty",
         )

@@ -22,7 +22,7 @@ from daskmlr.kernels.standardise import standardiser_from_gram
 from daskmlr.kernels.thin import direction_names
 from daskmlr.record import RunRecord
 from daskmlr.sizes import data_of
-from daskmlr.storage.tasks import source_of
+from daskmlr.storage.sources import begins_with, source_of
 
 if TYPE_CHECKING:
     from daskmlr.graph.execute import Runner
@@ -107,12 +107,7 @@ def first_new_block(model: Model, tasks: TaskStore) -> int:
         If it has seen all of them.
     """
     seen = max(
-        (
-            source["n_tasks"]
-            for source in model.sources
-            if source["n_tasks"] <= tasks.n_tasks
-            and source == source_of(tasks, source["n_tasks"], block=source.get("block", 0))
-        ),
+        (source["n_tasks"] for source in model.sources if begins_with(tasks, source)),
         default=0,
     )
     if seen == tasks.n_tasks:

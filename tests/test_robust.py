@@ -97,6 +97,30 @@ def test_corrupted_tasks_are_listed_as_odd(tmp_path):
     assert fitted.log_likelihood_ > fit(tasks, None).log_likelihood_
 
 
+def test_standard_errors_are_of_the_tasks_that_were_fitted(tmp_path):
+    """Those that the fit left out are left out again, but not of another store."""
+    table, _ = corrupted("one regression, norm 5")
+    tasks = store(table, tmp_path / "t")
+    fitted = fit(tasks, 0.06)
+    fitted.model_.save(tmp_path / "model")
+    model = Model.load(tmp_path / "model")
+    sound = np.setdiff1d(np.arange(tasks.n_tasks), model.left_out)
+    assert 0 < len(model.left_out) == model.diagnostics["tasks_left_out"]
+    rows = np.isin(table.groups, sound)
+    alone = write_arrays(tmp_path / "sound", table.X[rows], table.y[rows], table.groups[rows])
+    wanted = fit(alone, None).model_.uncertainty(alone, client="sync")
+    found = model.uncertainty(tasks, client="sync")
+    assert found.n_tasks == wanted.n_tasks == len(sound)
+    assert found.shortfall < 0.1
+    for name in ("coef", "intercept", "noise_variance", "weights"):
+        errors = (getattr(u.standard_errors(), name) for u in (found, wanted))
+        np.testing.assert_allclose(*errors, rtol=1e-2)
+    clean = store(corrupted("none")[0], tmp_path / "clean")  # no task of another store is left out
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert model.uncertainty(clean, client="sync").n_tasks == clean.n_tasks
+
+
 def test_disjoint_parts_are_robust_too(tmp_path):
     table, _ = corrupted("one regression, norm 5")
     fitted = fit(store(table, tmp_path / "t"), 0.06, sample_split=True)

@@ -87,6 +87,11 @@ class TaskBlock:
             self.first_task + start,
         )
 
+    def take(self, positions: NDArray[np.int64]) -> TaskBlock:
+        """Return a copy of some tasks; where they are in a store is lost."""
+        index, offsets = rows_of_tasks(self.sizes, positions)
+        return TaskBlock(self.X[index], self.y[index], offsets)
+
     def pieces(self, max_rows: int | None = None) -> Iterator[TaskBlock]:
         """Cut into consecutive blocks of whole tasks of at most `max_rows` rows.
 

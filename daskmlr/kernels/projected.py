@@ -15,7 +15,7 @@ import numpy as np
 
 from daskmlr.errors import InputError
 from daskmlr.kernels.assignment import Mixture, joint_log_likelihood, posterior
-from daskmlr.kernels.blocks import TaskBlock, hash64, rows_of_tasks, segment_matrix
+from daskmlr.kernels.blocks import hash64, rows_of_tasks, segment_matrix
 from daskmlr.kernels.outliers import worst_explained
 from daskmlr.kernels.thin import along
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from daskmlr.kernels.blocks import Frame
+    from daskmlr.kernels.blocks import Frame, TaskBlock
 
 NOISE_FLOOR = 1e-8
 RIDGE = 1e-6
@@ -138,8 +138,7 @@ def projected_from_block(
         Disjoint batches of each task for the paper's median; 0 leaves `halves` empty.
     """
     first, last = np.searchsorted(positions, [block.first_task, block.first_task + block.n_tasks])
-    index, offsets = rows_of_tasks(block.sizes, positions[first:last] - block.first_task)
-    chosen = TaskBlock(block.X[index], block.y[index], offsets)
+    chosen = block.take(positions[first:last] - block.first_task)
     r = basis.shape[1]
     nothing = ProjectedTasks(
         np.empty((0, r * (r + 1) // 2)),

@@ -26,7 +26,7 @@ import scipy.linalg
 
 from daskmlr.errors import InformationError
 from daskmlr.kernels.assignment import posterior, rows_log_likelihood
-from daskmlr.kernels.blocks import rows_of_tasks, segment_matrix
+from daskmlr.kernels.blocks import rows_of_tasks, segment_matrix, tasks_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from daskmlr.kernels.assignment import Mixture
-    from daskmlr.kernels.blocks import Frame, TaskBlock
+    from daskmlr.kernels.blocks import Frame, Part, TaskBlock
 
 # Posteriors below this leave a component's sums out: they move no standard error in its fourth
 # digit. The refinement's threshold, larger for speed, would move the third.
@@ -114,7 +114,9 @@ class Covariances:
     shortfall: float
 
 
-def information_from_block(block: TaskBlock, frame: Frame, mixture: Mixture) -> InformationSums:
+def information_from_block(
+    block: TaskBlock, frame: Frame, mixture: Mixture, part: Part | None = None
+) -> InformationSums:
     """Sum the scores' products and the information over the tasks of a block.
 
     Computed in double precision. Cost: two products of each component's own rows, as in a
@@ -126,13 +128,19 @@ def information_from_block(block: TaskBlock, frame: Frame, mixture: Mixture) -> 
     frame : Frame
     mixture : Mixture
         In the frame.
+    part : Part, optional
+        Only its tasks count.
     """
+    n_tasks = 0
     width, k = block.n_features + 2, mixture.n_components
     p = n_parameters(block.n_features, k)
     sums = InformationSums(
         np.zeros((p, p)), np.zeros((k, width, width)), np.zeros((k, width)), np.zeros(k), 0
     )
     for piece in _pieces(block, p):
+        counted = tasks_in(part, piece)
+        piece = piece if counted.all() else piece.take(np.flatnonzero(counted))
+        n_tasks += piece.n_tasks
         rows = frame.augment(piece).astype(np.float64)
         shares, _ = posterior(rows_log_likelihood(rows[:, 1:-1], rows[:, -1], piece, mixture))
         sums.mass[:] += shares.sum(axis=0)
@@ -142,7 +150,7 @@ def information_from_block(block: TaskBlock, frame: Frame, mixture: Mixture) -> 
             for component in range(k)
         ]
         _add_outer(sums.outer, scores, shares, mixture.weights)
-    return InformationSums(sums.outer, sums.excess, sums.score, sums.mass, block.n_tasks)
+    return InformationSums(sums.outer, sums.excess, sums.score, sums.mass, n_tasks)
 
 
 def combine_information(left: InformationSums, right: InformationSums) -> InformationSums:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -239,6 +238,10 @@ class TaskStore:
         ]
         return np.concatenate(parts)
 
+    def read_targets(self, block: int) -> NDArray[np.floating]:
+        """Return the targets of a block as they are stored, the padding after them too."""
+        return self._chunk("y", block)
+
     def _chunk(self, name: str, index: int, buffers: Buffers | None = None) -> NDArray[Any]:
         """Read one chunk of an array, cut along its first axis."""
         array = self._array(name)
@@ -373,28 +376,3 @@ def _open(path: str, version: tuple[Any, ...]) -> TaskStore:  # noqa: ARG001 - k
             "Delete it and write it again"
         )
     return TaskStore(path, group, layout.Facts.from_attrs(attrs, path))
-
-
-def source_of(tasks: TaskStore, n_tasks: int | None = None, *, block: int = 0) -> dict[str, Any]:
-    """Tell the first `n_tasks` of a store, all by default, from others without reading them all.
-
-    Parameters
-    ----------
-    tasks : TaskStore
-    n_tasks : int, optional
-    block : int
-        The block whose targets are read: not one that is damaged.
-
-    Returns
-    -------
-    dict
-        ``n_tasks``, and a ``fingerprint`` of their sizes and of the targets of a block, the same
-        after tasks were appended; ``block``, if it is not the first.
-    """
-    n_tasks = tasks.n_tasks if n_tasks is None else n_tasks
-    digest = hashlib.blake2b(digest_size=16)
-    for sizes in tasks.sizes_in_pieces(n_tasks):
-        digest.update(sizes.tobytes())
-    digest.update(tasks._chunk("y", block).tobytes())
-    named = {"block": block} if block else {}
-    return {"n_tasks": n_tasks, "fingerprint": digest.hexdigest(), **named}

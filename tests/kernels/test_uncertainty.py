@@ -14,7 +14,7 @@ from daskmlr import plan
 from daskmlr.errors import InformationError
 from daskmlr.kernels import uncertainty
 from daskmlr.kernels.assignment import Mixture, block_log_likelihood, posterior
-from daskmlr.kernels.blocks import Frame, TaskBlock
+from daskmlr.kernels.blocks import Frame, Part, TaskBlock
 from daskmlr.kernels.uncertainty import (
     InformationSums,
     combine_information,
@@ -179,6 +179,22 @@ def test_any_cut_gives_the_same_sums(seed, drawn, d, k):
     ):
         sums = [information_from_block(piece, frame, mixture) for piece in cut(block, places)]
     assert_same_sums(reduce(combine_information, sums), whole)
+
+
+@laws
+@given(seed=seeds, drawn=cut_tasks(), d=dimensions, k=components)
+def test_a_part_is_as_if_its_tasks_were_all(seed, drawn, d, k):
+    sizes, places = drawn
+    block, frame = random_block(seed, sizes, d), random_frame(seed, d)
+    mixture = random_mixture(seed, k, d)
+    excluded = np.flatnonzero(np.random.default_rng(seed).random(len(sizes)) < 0.3)
+    kept = np.setdiff1d(np.arange(len(sizes)), excluded)
+    wanted = information_from_block(block.take(kept), frame, mixture)
+    part = Part(0, 1, 0, block.first_task + excluded)
+    sums = [information_from_block(piece, frame, mixture, part) for piece in cut(block, places)]
+    found = reduce(combine_information, sums)
+    assert found.n_tasks == len(kept)
+    assert_same_sums(found, wanted)
 
 
 @laws
