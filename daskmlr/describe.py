@@ -221,7 +221,7 @@ class CardOfModel:
 
 def uncertainty_text(found: _Uncertainty) -> str:
     """Return an uncertainty in text."""
-    said = [f"Warning: {doubt}" for doubt in _doubts(found)]
+    said = [f"Warning: {doubt}" for doubt in uncertainty_doubts(found)]
     return "\n".join(
         [
             f"Uncertainty: {_headline(found)}",
@@ -237,7 +237,7 @@ def uncertainty_card(found: _Uncertainty) -> str:
     return markup.render(
         "uncertainty.html",
         headline=_headline(found),
-        doubts=_doubts(found),
+        doubts=uncertainty_doubts(found),
         header=INTERVALS,
         rows=_interval_rows(found),
         caption=_caption(found),
@@ -270,7 +270,7 @@ def _headline(found: _Uncertainty) -> str:
     return f"{k} components, {d:,} features, {found.n_tasks:,} tasks"
 
 
-def _doubts(found: _Uncertainty) -> Sequence[str]:
+def uncertainty_doubts(found: _Uncertainty) -> Sequence[str]:
     """Warn where the intervals are off; `measure_uncertainty` has said more."""
     if found.shortfall <= MAX_SHORTFALL:
         return []

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from daskmlr.kernels.regression import ComponentSums
     from daskmlr.kernels.standardise import Standardiser
 
+# A component of fewer tasks than this share, and so many times the others' noise, may hold what
+# none explains. Regressions that differ so much in noise are rarely so unequal in size too.
+SMALL, NOISY = 0.05, 3.0
 # Tasks of uncertain label share a little of the wrong component; two regressions share far more.
 MERGED = 2.0
 # Of squared coefficients: less is not seen in float32 data.
@@ -169,6 +172,7 @@ def diagnose(outcome: Outcome, spectrum: Spectrum, sums: DiagnosisSums) -> Diagn
         return result
     if mixture.n_components > 1:
         _diagnose_noise(result, outcome)
+        _diagnose_odd(result, mixture)
         _diagnose_search(result, outcome, spectrum)
         _diagnose_components(result, mixture, sums, n_tasks)
     warn_of_merged(result, mixture, sums)
@@ -219,6 +223,23 @@ def _diagnose_noise(result: Diagnosis, outcome: Outcome) -> None:
             f"component {j} ({outcome.mixture.weights[j]:.3g} of the tasks) explains its tasks "
             "exactly, so that its likelihood has no bound: BIC and standard errors mean nothing "
             f"here. {why_exact(result.facts, j)}",
+        )
+
+
+def _diagnose_odd(result: Diagnosis, mixture: Mixture) -> None:
+    """Warn of small components whose noise is unlike the others': what none explains ends there."""
+    order = np.argsort(mixture.noise_variance)
+    middle = order[np.searchsorted(mixture.weights[order].cumsum(), 0.5)]
+    usual = mixture.noise_variance[middle]
+    small = mixture.weights < SMALL
+    for j in np.flatnonzero(small & (mixture.noise_variance > NOISY**2 * usual)).tolist():
+        share = 2 * mixture.weights[j]
+        result.warn(
+            ComponentWarning,
+            f"component {j} ({mixture.weights[j]:.3g} of the tasks) has a noise of "
+            f"{np.sqrt(mixture.noise_variance[j]):.3g}, where {np.sqrt(usual):.3g} is usual: it "
+            "may be made of odd tasks, which no regression explains. If so, leave them out, by "
+            f"robust={share:.1g}, and ask for a component less",
         )
 
 

@@ -108,7 +108,7 @@ def diagnose_trimming(
 ) -> None:
     """Say how many tasks a robust fit left out, and where it cannot be trusted."""
     fraction, left_out = options.robust or 0.0, len(options.excluded)
-    verdict.facts["tasks_left_out"] = left_out
+    verdict.facts |= {"tasks_left_out": left_out, "odd_rate": ODD_RATE}
     small = np.flatnonzero(mixture.weights < fraction)
     if small.size:
         verdict.warn(

@@ -6,10 +6,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 
 from daskmlr import stages
-from daskmlr.diagnostics import Diagnosis, Spectrum, diagnose_damage, warn_of_merged
+from daskmlr.diagnostics import (
+    Diagnosis,
+    Outcome,
+    Spectrum,
+    diagnose,
+    diagnose_damage,
+    nearest_components,
+)
 from daskmlr.errors import InputError
 from daskmlr.kernels.assignment import Mixture
 from daskmlr.kernels.regression import (
@@ -27,6 +33,7 @@ from daskmlr.storage.sources import begins_with, source_of
 if TYPE_CHECKING:
     from daskmlr.graph.execute import Runner
     from daskmlr.kernels.blocks import Frame
+    from daskmlr.kernels.diagnosis import DiagnosisSums
     from daskmlr.model import Model
     from daskmlr.stages import FitOptions
     from daskmlr.storage.tasks import TaskStore
@@ -78,24 +85,45 @@ def update_model(
             break
         before = bound
         mixture = finalise_sums(combine_sums(old, new), at, standardiser, directions)
-    verdict = Diagnosis()
-    if not converged:
-        verdict.warn(
-            ConvergenceWarning,
-            f"the likelihood still rose after {options.max_iter} passes over the new tasks: raise "
-            "max_iter",
-        )
+    both = replace(combine_sums(old, new), log_likelihood=bound)
+    outcome = Outcome(
+        mixture=at,
+        sums=both,
+        converged=converged,
+        n_passes=len(record.entries),
+        restart_log_likelihoods=tuple(model.diagnostics["restart_log_likelihoods"]),
+        agreed=model.diagnostics["restarts_agreed"],
+    )
     evidence = stages.diagnosis_sums(
         tasks, options, spectrum, new, at, runner, record, first_block=first
     )
-    warn_of_merged(verdict, at, evidence)
+    nearest = nearest_components(at, spectrum).tolist()
+    verdict = diagnose(outcome, spectrum, _with_the_old(evidence, model, nearest, new.n_tasks))
     left_out = runner.left_out(tasks)
     diagnose_damage(verdict, left_out)
-    both = replace(combine_sums(old, new), log_likelihood=bound)
     source = source_of(tasks, block=left_out.first_kept(first))
     return _updated(
         model, source, data_of(tasks, first), at, both, record, verdict, converged
     ), verdict
+
+
+def _with_the_old(
+    new: DiagnosisSums, model: Model, nearest: list[int], n_tasks: int
+) -> DiagnosisSums:
+    """Add what the model knows of its old tasks; what they still share is of the new alone.
+
+    Where a component has another nearest now, the loss of merging the two is had of the new tasks
+    and scaled to all.
+    """
+    facts = model.diagnostics
+    same = np.array(facts["nearest_component"]) == nearest
+    of_all = new.merging_loss * (model.n_tasks + n_tasks) / n_tasks
+    return replace(
+        new,
+        examples=new.examples + facts["examples_per_component"],
+        entropy=new.entropy + facts["label_entropy"] * model.n_tasks,
+        merging_loss=np.where(same, new.merging_loss + facts["merging_loss"], of_all),
+    )
 
 
 def first_new_block(model: Model, tasks: TaskStore) -> int:
@@ -161,6 +189,6 @@ def _updated(
         n_iter=model.n_iter + sum(entry["stage"] == "refine" for entry in record.entries),
         converged=converged,
         history=(*model.history, *record.entries),
-        notes=(*model.notes, *(message for _, message in verdict.warnings)),
+        notes=tuple(message for _, message in verdict.warnings),
         diagnostics={**model.diagnostics, **verdict.facts, "updates": updates},
     )

@@ -144,10 +144,21 @@ def test_a_component_that_corrupted_tasks_could_make_up_is_told():
     ((category, message),) = verdict.warnings
     assert category is ComponentWarning
     assert message.startswith("1 of 2 components hold a smaller share of the tasks than robust=0.0")
-    assert verdict.facts == {"tasks_left_out": 59}
+    assert verdict.facts == {"tasks_left_out": 59, "odd_rate": 0.05}
     sound = Diagnosis()
     diagnose_trimming(sound, mixture, FitOptions(2, robust=0.02), 1000)
     assert sound.warnings == []
+
+
+def test_a_component_of_what_no_regression_explains_is_told(tmp_path):
+    table, _ = corrupted("none")
+    y, rng = table.y.copy(), np.random.default_rng(7)
+    odd = np.isin(table.groups, rng.choice(len(table.sizes), 40, replace=False))
+    y[odd] = 8 * rng.normal(size=odd.sum())
+    tasks = write_arrays(tmp_path / "t", table.X, y, table.groups)
+    with pytest.warns(ComponentWarning, match=r"component 3 .*made of odd tasks.* robust=0\.03"):
+        fitted = MixedLinearRegression(4, random_state=0).fit(tasks, client="sync")
+    assert fitted.weights_[3] == pytest.approx(40 / 2800, rel=0.3)
 
 
 @pytest.mark.parametrize("robust", [0, 0.5, -0.1])

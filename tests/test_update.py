@@ -82,6 +82,25 @@ def test_the_tasks_kept_for_pictures_stay_those_of_the_fit(fitted, tmp_path):
     assert [entry["tasks"] for entry in after.data] == [1000, 200]
 
 
+def test_the_diagnosis_is_of_old_and_new_tasks_together(fitted, tmp_path):
+    updated = fitted.partial_fit(write(tmp_path / "t", 1000, 1200, append=True)).model_
+    refit = MixedLinearRegression(2, random_state=0).fit(tmp_path / "t").model_
+    found, wanted = updated.diagnostics, refit.diagnostics
+    assert sum(found["examples_per_component"]) == pytest.approx(4800)
+    for name in ("examples_per_component", "label_entropy", "merging_loss"):
+        assert found[name] == pytest.approx(wanted[name], rel=0.03), name
+    for name in ("bic", "icl", "bic_of_one", "component_price"):
+        assert found[name] == pytest.approx(wanted[name], rel=1e-3), name
+
+
+def test_warnings_are_those_of_the_last_update(tmp_path):
+    with pytest.warns(ComponentWarning, match="are one too many"):
+        fitted = MixedLinearRegression(3, random_state=0).fit(write(tmp_path / "t", 0, 1000))
+    with pytest.warns(ComponentWarning, match="are one too many"):
+        fitted.partial_fit(write(tmp_path / "t", 1000, 1200, append=True))
+    assert ["are one too many" in note for note in fitted.model_.notes].count(True) == 1
+
+
 def test_an_updated_model_is_saved_and_updated_again(fitted, tmp_path):
     fitted.partial_fit(write(tmp_path / "t", 1000, 1100, append=True))
     fitted.model_.save(tmp_path / "model")

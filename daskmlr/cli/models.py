@@ -99,6 +99,12 @@ def fit(
         fitted.save(model)
     print_facts(report.model_facts(fitted), as_json, report.model_tables(fitted))
     if not as_json:
+        facts = fitted.diagnostics
+        if "tasks_left_out" in facts:
+            click.echo(
+                f"{facts['tasks_left_out']:,} odd tasks were left out: no component explains them "
+                f"(false discovery rate {facts['odd_rate']:g})."
+            )
         state = "converged" if fitted.converged else "not converged"
         click.echo(
             f"{fitted.n_iter} passes, {state}; log-likelihood {fitted.log_likelihood:.6g} "

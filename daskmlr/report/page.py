@@ -10,7 +10,14 @@ import numpy as np
 from scipy.special import ndtri
 
 from daskmlr import markup
-from daskmlr.describe import components_of, fit_facts, headline, largest, reference_levels
+from daskmlr.describe import (
+    components_of,
+    fit_facts,
+    headline,
+    largest,
+    reference_levels,
+    uncertainty_doubts,
+)
 from daskmlr.graph.environment import PACKAGES
 from daskmlr.report.figures import coefficient_errors, pictures
 from daskmlr.report.timing import stage_times
@@ -110,6 +117,7 @@ def report_page(model: Model, uncertainty: Uncertainty | None = None) -> str:
         sizes=_sizes(model),
         evidence=evidence_words(model),
         trials=_trials(model),
+        notes=[*model.notes, *(uncertainty_doubts(uncertainty) if uncertainty else ())],
         doubts=_doubts(model),
         components=[
             {
