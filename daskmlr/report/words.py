@@ -82,6 +82,12 @@ def evidence_words(model: Model) -> list[str]:
                 if k > 1
                 else ""
             )
+            + (
+                " More of them rise where tasks differ by degrees, or where features hardly vary "
+                "within a task."
+                if above >= max(k, 2)
+                else ""
+            )
         )
     if k > 1 and {"bic", "bic_of_one"} <= facts.keys():
         gain = facts["bic_of_one"] - facts["bic"]
