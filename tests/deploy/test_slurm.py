@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -88,6 +89,9 @@ def test_a_job_told_of_its_walltime_queues_again_and_resumes(folder, slurm):
     log = (folder / f"{job}.log").read_text()
     assert (said["JobState"], said["ExitCode"], said["Restarts"]) == ("COMPLETED", "0:0", "1"), log
     assert f"job {job} queues again" in log
+    commands = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    left = [some for some in map(" ".join, commands) if f"{folder}/.daskmlr-{job}" in some]
+    assert not left
     assert not different(Model.load(folder / "here"), Model.load(folder / "resumed"))
     assert not found.exists()
 
