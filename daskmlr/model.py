@@ -14,7 +14,7 @@ from daskmlr.graph.reduce import map_tasks
 from daskmlr.kernels.assignment import Mixture, block_log_likelihood, posterior
 from daskmlr.kernels.blocks import Frame, Part
 from daskmlr.kernels.outliers import assigned_columns
-from daskmlr.kernels.predictive import mixture_quantile
+from daskmlr.kernels.predictive import Predictive
 from daskmlr.kernels.thin import SubspaceFrame
 from daskmlr.storage.groups import check_shapes, load_group, save_group
 from daskmlr.storage.sources import begins_with
@@ -271,21 +271,7 @@ class Model:
     def assign_arrays(
         self, X: ArrayLike, y: ArrayLike, groups: ArrayLike
     ) -> tuple[NDArray[Any], NDArray[np.float64]]:
-        """Posterior of the labels of tasks held in memory.
-
-        Parameters
-        ----------
-        X : array of shape (n_rows, d)
-        y : array of shape (n_rows,)
-        groups : array of shape (n_rows,)
-            The task of each row, in any order.
-
-        Returns
-        -------
-        tasks : ndarray of shape (n_tasks,)
-            Sorted distinct values of `groups`.
-        posterior : ndarray of shape (n_tasks, k), float64
-        """
+        """Tasks of a support, sorted, and the posterior of their labels, shape (n_tasks, k)."""
         keys, block = grouped_rows(X, y, groups, self.feature_names)
         frame, mixture = self._centred()
         return keys, posterior(block_log_likelihood(block, frame, mixture))[0]
@@ -336,16 +322,10 @@ class Model:
         """
         if method not in ("bayes", "map"):
             raise InputError(f"method must be 'bayes' or 'map', got {method!r}")
-        X = checked_rows(X, self.feature_names, "X")
-        shares = label_shares(len(X), self.weights, support, groups, self.assign_arrays)
+        found = self.predictive(X, support=support, groups=groups)
         if method == "map":
-            shares = np.eye(self.n_components)[shares.argmax(axis=1)]
-        by_component = X @ self.coef.T + self.intercept
-        mean: NDArray[np.float64] = (shares * by_component).sum(axis=1)
-        if not return_std:
-            return mean
-        spread = (by_component - mean[:, None]) ** 2
-        return mean, np.sqrt((shares * (self.noise_variance + spread)).sum(axis=1))
+            found = found.likeliest()
+        return (found.mean, found.std) if return_std else found.mean
 
     def predict_interval(
         self,
@@ -361,12 +341,25 @@ class Model:
         are in them, errors of the parameters are not. Parameters and errors as for `predict`; the
         tails outside have equal probability.
         """
-        tail = (1 - check_level(level)) / 2
+        check_level(level)
+        return self.predictive(X, support=support, groups=groups).interval(level)
+
+    def predictive(
+        self, X: ArrayLike, *, support: Support | None = None, groups: ArrayLike | None = None
+    ) -> Predictive:
+        """Distribution of the target of each row: what `predict` and `predict_interval` are of.
+
+        Parameters and errors as for `predict`.
+
+        Returns
+        -------
+        Predictive
+            With `mean`, `std` and `interval`, all in target units, and `label` and `probability`:
+            the likeliest component of the row's task, and its posterior given the support.
+        """
         X = checked_rows(X, self.feature_names, "X")
         shares = label_shares(len(X), self.weights, support, groups, self.assign_arrays)
-        means, deviations = X @ self.coef.T + self.intercept, np.sqrt(self.noise_variance)
-        low, high = (mixture_quantile(q, shares, means, deviations) for q in (tail, 1 - tail))
-        return low, high
+        return Predictive(shares, X @ self.coef.T + self.intercept, self.noise_variance)
 
     def uncertainty(
         self, tasks: TaskStore, *, client: ClientLike = None, progress: bool | Show = False

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+from scipy.special import ndtr
 
 from daskmlr import Model
 from daskmlr.errors import FeatureMismatchError, InputError, PathExistsError, StoreError
-from daskmlr.ingestion.predict import Predicted, predict_tables
+from daskmlr.ingestion.predict import ADDED, Predicted, predict_tables
 
 PARAMETERS = {
     "coef": np.array([[1.0, 2.0, 0.0], [-1.0, 0.0, 3.0]]),
@@ -72,10 +74,33 @@ def test_rows_are_kept_and_predicted(tmp_path, suffixes):
     got = predict(tmp_path, suffixes=suffixes)
     np.testing.assert_allclose(got["prediction"], EXPECTED)
     np.testing.assert_allclose(got["std"], SPREAD)
-    assert list(got.columns) == [*QUERY.columns, "prediction", "std"]
+    assert list(got.columns) == [*QUERY.columns, *ADDED]
+    assert got["label"].tolist() == [1, 0, 0]  # w: the likeliest without support
+    np.testing.assert_allclose(got["probability"], [1, 1, 0.6])
     assert got["x"].tolist() == [1, 2, 3]
     assert got["note"].fillna("").tolist() == ["k", "", 'say "z"']
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("method", ["bayes", "map"])
+def test_intervals_are_those_of_the_mixture(tmp_path, method):
+    got = predict(tmp_path, level=0.9, method=method)
+    known, wanted = got.iloc[:2], got.iloc[2]
+    half = 1.6448536 * np.array(SPREAD[:2])  # of one component, the normal's
+    np.testing.assert_allclose(known["low"], known["prediction"] - half, rtol=1e-6)
+    np.testing.assert_allclose(known["high"], known["prediction"] + half, rtol=1e-6)
+
+    def below(bound):
+        return 0.6 * ndtr((bound - 5) / 0.1) + 0.4 * ndtr((bound + 2) / 0.2)
+
+    np.testing.assert_allclose(below(wanted[["low", "high"]].to_numpy(float)), [0.05, 0.95])
+    here = MODEL.predict_interval([[3.0, 1, 0]], level=0.9)
+    np.testing.assert_allclose(wanted[["low", "high"]].to_numpy(float), np.ravel(here))
+
+
+def test_a_level_that_is_no_probability(tmp_path):
+    with pytest.raises(InputError, match=r"between 0 and 1, such as 0\.95, got 95"):
+        predict(tmp_path, level=95)
 
 
 def test_tasks_with_support_are_counted(tmp_path):
@@ -97,6 +122,9 @@ def test_rows_that_miss_a_value_get_no_prediction(tmp_path, suffix):
     np.testing.assert_allclose(got["prediction"], [np.nan, *EXPECTED, np.nan])
     np.testing.assert_allclose(got["std"], [np.nan, *SPREAD, np.nan])
     assert got["c"].fillna("").tolist() == ["d", *QUERY["c"], ""]
+    assert got["label"].fillna(-1).tolist() == [-1, 1, 0, 0, -1]
+    if suffix == "parquet":
+        assert pq.read_schema(out).field("label").type == "int64"
     only = write(query.assign(x=None).astype({"x": float}), tmp_path / f"q2.{suffix}")
     with pytest.raises(InputError, match=r"q2.*: every row misses one of x, c"):
         predict_tables(MODEL, tables[0], only, tmp_path / f"out2.{suffix}", missing="drop")

@@ -230,6 +230,13 @@ def intervals(
 @click.argument("out", type=PATH_OR_URL)
 @click.option("--method", type=click.Choice(["bayes", "map"]), default="bayes", show_default=True)
 @click.option(
+    "--level",
+    type=float,
+    default=0.95,
+    show_default=True,
+    help="Probability that a target lies between low and high.",
+)
+@click.option(
     "--missing",
     type=click.Choice(["error", "drop"]),
     default="error",
@@ -243,16 +250,22 @@ def predict(
     query: str,
     out: str,
     method: Literal["bayes", "map"],
+    level: float,
     missing: Literal["error", "drop"],
     as_json: bool,
 ) -> None:
-    """Predict the rows of a query FILE from the support examples of their tasks; write OUT."""
+    """Predict the rows of a query FILE from the support examples of their tasks; write OUT.
+
+    OUT (.csv or .parquet) has the rows of the query with columns added: prediction, its standard
+    deviation std, the bounds low and high, and of the row's task the likeliest component (label)
+    and its probability.
+    """
     from daskmlr.ingestion import predict_tables
     from daskmlr.model import Model
 
     with in_order("MODEL OUT", out):
         fitted = Model.load(model)
-    done = predict_tables(fitted, support, query, out, method=method, missing=missing)
+    done = predict_tables(fitted, support, query, out, method=method, missing=missing, level=level)
     print_facts({"out": str(out), **asdict(done)}, as_json, [])
     if not as_json:
         click.echo(

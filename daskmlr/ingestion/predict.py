@@ -19,6 +19,7 @@ from daskmlr.ingestion.columns import INTEGER
 from daskmlr.ingestion.inputs import MISSING, csv_header, file_format, match_files
 from daskmlr.storage.files import publishing_file
 from daskmlr.storage.publish import refuse_existing
+from daskmlr.uncertainty import check_level
 
 if TYPE_CHECKING:
     import os
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from daskmlr.model import Model
 
-ADDED = ("prediction", "std")
+ADDED = ("prediction", "std", "low", "high", "label", "probability")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def predict_tables(
     *,
     method: Literal["bayes", "map"] = "bayes",
     missing: Literal["error", "drop"] = "error",
+    level: float = 0.95,
 ) -> Predicted:
     """Predict the rows of one table from the examples of the same tasks in another.
 
@@ -74,12 +76,16 @@ def predict_tables(
         CSV or Parquet: the same without the target; other columns are kept as they are.
     out : path or URL
         A new ``.csv`` or ``.parquet`` file: the rows of the query in their order, with the columns
-        ``prediction`` and ``std``, both in target units.
+        ``prediction``, its standard deviation ``std``, and the bounds ``low`` and ``high``, all in
+        target units; ``label``, the likeliest component of the row's task, and its
+        ``probability``, given the task's support.
     method : {"bayes", "map"}
-        See `Model.predict`.
+        Of ``prediction`` and ``std``: see `Model.predict`.
     missing : {"error", "drop"}
         What to do with rows that miss a feature or a target: refuse them; or leave them out, so
         that rows of the query get no prediction.
+    level : float
+        Probability that a target lies between its bounds: see `Model.predict_interval`.
 
     Returns
     -------
@@ -90,12 +96,13 @@ def predict_tables(
     FeatureMismatchError
         If a table lacks a column.
     InputError
-        For values that cannot be encoded, naming table, column and row; or if no task of the query
-        has support.
+        For values that cannot be encoded, naming table, column and row; if no task of the query
+        has support; for another method, or a level that is not between 0 and 1.
     PathExistsError
         If `out` exists, before anything is read.
     NoSpaceError
     """
+    check_level(level)
     refuse_existing(out)
     if Path(out).suffix not in (".csv", ".parquet"):
         raise InputError(f"predictions go to a .csv or .parquet file, got {out}")
@@ -114,15 +121,13 @@ def predict_tables(
     n_supported = int(tasks.isin(known).sum())
     if not n_supported:
         check_common_tasks(*ids, str(support), str(query))
-    mean, std = model.predict(
-        rows.features(),
-        support=(examples.features(), target, known),
-        groups=wanted,
-        method=method,
-        return_std=True,
-    )
-    found = pd.DataFrame(dict(zip(ADDED, (mean, std), strict=True)), index=rows.frame.index)
-    result = every.join(found)
+    support_rows = (examples.features(), target, known)
+    found = model.predictive(rows.features(), support=support_rows, groups=wanted)
+    told = found.likeliest() if method == "map" else found
+    label = pd.array(found.label, dtype="Int64")  # keeps whole numbers where rows are left out
+    columns = (told.mean, told.std, *found.interval(level), label, found.probability)
+    added = pd.DataFrame(dict(zip(ADDED, columns, strict=True)), index=rows.frame.index)
+    result = every.join(added)
     with publishing_file(out) as staging:
         if staging.suffix == ".csv":
             result.to_csv(staging, index=False)

@@ -1,7 +1,8 @@
-"""Quantiles of a mixture of normal distributions: where a new example's target will lie."""
+"""Mixtures of normal distributions: where a new example's target will lie."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,70 @@ if TYPE_CHECKING:
 # Newton's steps, each within the bracket or else a halving of it: doubles need at most 64 halvings,
 # and twice as many steps allow for those that gain nothing.
 MAX_STEPS = 128
+
+
+@dataclass(frozen=True)
+class Predictive:
+    """Distributions of n targets, ``sum_l g_l N(m_l, s_l^2)`` each.
+
+    Attributes
+    ----------
+    shares : ndarray of shape (n, k), float64
+        Posterior of the components, given the support of the row's task; rows sum to one.
+    means : ndarray of shape (n, k), float64
+        What each component predicts, in target units.
+    variances : ndarray of shape (k,), float64
+        Positive, in squared target units.
+
+    Examples
+    --------
+    >>> found = Predictive(np.array([[0.9, 0.1]]), np.array([[0.0, 10.0]]), np.ones(2))
+    >>> found.mean.round(1).tolist(), found.label.tolist(), found.probability.tolist()
+    ([1.0], [0], [0.9])
+    >>> [bound.round(1).tolist() for bound in found.interval(0.9)]
+    [[-1.6], [10.0]]
+    """
+
+    shares: NDArray[np.float64]
+    means: NDArray[np.float64]
+    variances: NDArray[np.float64]
+
+    @property
+    def label(self) -> NDArray[np.int64]:
+        """The likeliest component, shape (n,)."""
+        label: NDArray[np.int64] = self.shares.argmax(axis=1)
+        return label
+
+    @property
+    def probability(self) -> NDArray[np.float64]:
+        """Posterior of the likeliest component, shape (n,)."""
+        likeliest: NDArray[np.float64] = self.shares.max(axis=1)
+        return likeliest
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """Shape (n,), in target units."""
+        mean: NDArray[np.float64] = (self.shares * self.means).sum(axis=1)
+        return mean
+
+    @property
+    def std(self) -> NDArray[np.float64]:
+        """Standard deviation, shape (n,), in target units."""
+        spread = (self.means - self.mean[:, None]) ** 2
+        std: NDArray[np.float64] = np.sqrt((self.shares * (self.variances + spread)).sum(axis=1))
+        return std
+
+    def interval(self, level: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Quantiles, of shape (n,): the tails outside have equal probability."""
+        tail, deviations = (1 - level) / 2, np.sqrt(self.variances)
+        low, high = (
+            mixture_quantile(q, self.shares, self.means, deviations) for q in (tail, 1 - tail)
+        )
+        return low, high
+
+    def likeliest(self) -> Predictive:
+        """Take the likeliest component of each row for certain."""
+        return replace(self, shares=np.eye(len(self.variances))[self.label])
 
 
 def mixture_quantile(
