@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_is_fitted, check_X_y
+from sklearn.metrics import r2_score
+from sklearn.utils.validation import check_is_fitted
 
-from daskmlr.arguments import column_names, numbers, task_ids
+from daskmlr.data import as_store
 from daskmlr.describe import CardOfModel
-from daskmlr.errors import DaskmlrError, InputError
+from daskmlr.errors import InputError
 from daskmlr.fitting import fit_tasks
 from daskmlr.graph.execute import connect
-from daskmlr.model import ASSIGNED
 from daskmlr.record import checkpointing
 from daskmlr.selection import fit_best
-from daskmlr.sizes import FROM_ARRAYS
 from daskmlr.stages import FitOptions, seed_of
-from daskmlr.storage.arrays import write_arrays
-from daskmlr.storage.tasks import TaskStore, open_tasks
 from daskmlr.updating import update_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    import os
 
     from numpy.typing import ArrayLike, NDArray
 
     from daskmlr.arguments import Support
+    from daskmlr.data import Data
     from daskmlr.graph.execute import ClientLike
     from daskmlr.model import Model
     from daskmlr.progress import Show
@@ -109,8 +103,8 @@ class MixedLinearRegression(CardOfModel, RegressorMixin, BaseEstimator):  # type
     n_features_in_ : int
     feature_names_in_ : ndarray of str
     task_ids_, labels_ : ndarray of shape (n_tasks,)
-        The tasks, sorted, and their likeliest components; after a fit to arrays only (label a
-        store with `assign`).
+        The tasks, sorted, and their likeliest components; after a fit to arrays only. `assign`
+        says more of each task, of a store too.
 
     Examples
     --------
@@ -159,7 +153,7 @@ class MixedLinearRegression(CardOfModel, RegressorMixin, BaseEstimator):  # type
 
     def fit(
         self,
-        X: TaskStore | str | os.PathLike[str] | ArrayLike,
+        X: Data,
         y: ArrayLike | None = None,
         *,
         groups: ArrayLike | None = None,
@@ -195,26 +189,25 @@ class MixedLinearRegression(CardOfModel, RegressorMixin, BaseEstimator):  # type
             if there is one.
         """
         options = self._options()
-        with _scratch() as path:
-            tasks = self._tasks(X, y, groups, path)
-            with (
-                connect(client, progress) as runner,
-                checkpointing(checkpoint, tasks, self.get_params(), resume=resume) as kept,
-            ):
-                fit = fit_best if self.n_components == "auto" else fit_tasks
-                model, diagnosis = fit(tasks, options, runner, kept)
-                diagnosis.give_warnings(stacklevel=2)
-                self._take(model)
-                if y is not None:
-                    labelled = self.model_.assign(tasks, client=runner)
-                    assert labelled is not None  # noqa: S101 - no output path was given
-                    self.task_ids_ = labelled[tasks.task_name]
-                    self.labels_ = labelled["label"]
+        with (
+            as_store(X, y, groups) as tasks,
+            connect(client, progress) as runner,
+            checkpointing(checkpoint, tasks, self.get_params(), resume=resume) as kept,
+        ):
+            fit = fit_best if self.n_components == "auto" else fit_tasks
+            model, diagnosis = fit(tasks, options, runner, kept)
+            diagnosis.give_warnings(stacklevel=2)
+            self._take(model)
+            if y is not None:
+                labelled = self.model_.assign(tasks, client=runner)
+                assert labelled is not None  # noqa: S101 - no output path was given
+                self.task_ids_ = labelled[tasks.task_name]
+                self.labels_ = labelled["label"]
         return self
 
     def partial_fit(
         self,
-        X: TaskStore | str | os.PathLike[str] | ArrayLike,
+        X: Data,
         y: ArrayLike | None = None,
         *,
         groups: ArrayLike | None = None,
@@ -238,27 +231,45 @@ class MixedLinearRegression(CardOfModel, RegressorMixin, BaseEstimator):  # type
         """
         if not hasattr(self, "model_"):
             return self.fit(X, y, groups=groups, client=client, progress=progress)
-        with _scratch() as path:
-            known = self.model_.feature_names
-            tasks = self._tasks(X, y, groups, path, feature_names=known)
-            with connect(client, progress) as runner:
-                model, diagnosis = update_model(self.model_, tasks, self._options(), runner)
+        with as_store(X, y, groups, self.model_) as tasks, connect(client, progress) as runner:
+            model, diagnosis = update_model(self.model_, tasks, self._options(), runner)
         diagnosis.give_warnings(stacklevel=2)
         self._take(model)
         return self
 
     def assign(
         self,
-        tasks: TaskStore | str | os.PathLike[str],
-        out: str | os.PathLike[str] | None = None,
+        X: Data,
+        y: ArrayLike | None = None,
         *,
+        groups: ArrayLike | None = None,
+        out: str | os.PathLike[str] | None = None,
         client: ClientLike = None,
         progress: bool | Show = False,
     ) -> dict[str, NDArray[Any]] | None:
-        """Label every task of a store; see `Model.assign`."""
+        """Label every task of a store or of arrays, and say how sure; see `Model.assign`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import pandas as pd
+        >>> from daskmlr import MixedLinearRegression
+        >>> week = np.arange(600.0)
+        >>> sales = pd.DataFrame({"shop": np.repeat(np.arange(100), 6), "price": week % 7})
+        >>> slope = np.where(sales["shop"] % 3, 2.0, -1.0)
+        >>> sales["sold"] = slope * sales["price"] + np.sin(week)
+        >>> data = (sales[["price"]], sales["sold"])
+        >>> model = MixedLinearRegression(2, random_state=0).fit(*data, groups=sales["shop"])
+        >>> found = model.assign(*data, groups=sales["shop"])
+        >>> sure = found.pop("posterior").max(axis=1)
+        >>> pd.DataFrame(found).assign(sure=sure)[["shop", "label", "sure"]].round(3).head(3)
+           shop  label  sure
+        0     0      1   1.0
+        1     1      0   1.0
+        2     2      0   1.0
+        """
         check_is_fitted(self)
-        store = tasks if isinstance(tasks, TaskStore) else open_tasks(tasks)
-        return self.model_.assign(store, out, client=client, progress=progress)
+        return self.model_.assign(X, y, groups=groups, out=out, client=client, progress=progress)
 
     def predict(
         self,
@@ -287,9 +298,34 @@ class MixedLinearRegression(CardOfModel, RegressorMixin, BaseEstimator):  # type
         check_is_fitted(self)
         return self.model_.predict_interval(X, support=support, groups=groups, level=level)
 
+    def score(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        support: Support | None = None,
+        groups: ArrayLike | None = None,
+    ) -> float:
+        """R^2 of `predict`, from the support of the tasks.
+
+        Without support, as scikit-learn's tools call it, nothing says which regression a task
+        follows: it is the score of the weighted mean of all, and says little about the fit.
+
+        Parameters
+        ----------
+        X, support, groups
+            As for `predict`.
+        y : array of shape (n,)
+            Targets of the rows of `X`, none of them of the support.
+        sample_weight : array of shape (n,), optional
+        """
+        predicted = self.predict(X, support=support, groups=groups)
+        return float(r2_score(y, predicted, sample_weight=sample_weight))
+
     def uncertainty(
         self,
-        X: TaskStore | str | os.PathLike[str] | ArrayLike,
+        X: Data,
         y: ArrayLike | None = None,
         *,
         groups: ArrayLike | None = None,
@@ -298,8 +334,7 @@ class MixedLinearRegression(CardOfModel, RegressorMixin, BaseEstimator):  # type
     ) -> Uncertainty:
         """Take standard errors and intervals from the data of `fit`; see `Model.uncertainty`."""
         check_is_fitted(self)
-        with _scratch() as path:
-            tasks = self._tasks(X, y, groups, path)
+        with as_store(X, y, groups, self.model_) as tasks:
             return self.model_.uncertainty(tasks, client=client, progress=progress)
 
     def _options(self) -> FitOptions:
@@ -329,42 +364,6 @@ class MixedLinearRegression(CardOfModel, RegressorMixin, BaseEstimator):  # type
             robust=self.robust,
         )
 
-    def _tasks(
-        self,
-        X: TaskStore | str | os.PathLike[str] | ArrayLike,
-        y: ArrayLike | None,
-        groups: ArrayLike | None,
-        path: Path,
-        *,
-        feature_names: Sequence[str] | None = None,
-    ) -> TaskStore:
-        """Return the store to fit, written to `path` if arrays were given.
-
-        Columns without names take `feature_names`.
-        """
-        if isinstance(X, TaskStore):
-            return X
-        if isinstance(X, str | os.PathLike):
-            return open_tasks(X)
-        if y is None or groups is None:
-            raise InputError(
-                "fit takes a task store, or X, y and groups (the task of each row): "
-                f"got y={'None' if y is None else 'given'}, "
-                f"groups={'None' if groups is None else 'given'}"
-            )
-        names = column_names(X) or feature_names
-        own = {"target_name": getattr(y, "name", None), "task_name": getattr(groups, "name", None)}
-        rows, targets = check_X_y(
-            numbers(X, "X"), numbers(y, "y"), dtype=(np.float64, np.float32), y_numeric=True,
-            ensure_all_finite=False,  # the writer says where
-        )  # fmt: skip
-        named = {
-            what: name
-            for what, name in own.items()
-            if isinstance(name, str) and name and name not in ASSIGNED
-        } | {"provenance": FROM_ARRAYS}
-        return write_arrays(path, rows, targets, task_ids(groups), feature_names=names, **named)
-
     def _take(self, model: Model) -> None:
         self.model_ = model
         self.coef_ = model.coef
@@ -378,17 +377,3 @@ class MixedLinearRegression(CardOfModel, RegressorMixin, BaseEstimator):  # type
         self.diagnostics_ = model.diagnostics
         self.n_features_in_ = model.n_features
         self.feature_names_in_ = np.array(model.feature_names, dtype=object)
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    """Give a path for the store that arrays are written to; errors name the arrays instead."""
-    with tempfile.TemporaryDirectory(prefix="daskmlr-") as folder:
-        path = Path(folder) / "tasks"
-        try:
-            yield path
-        except DaskmlrError as error:
-            if str(path) not in str(error):
-                raise
-            said = str(error).replace(str(path), "X, y and groups")
-            raise type(error)(said).with_traceback(error.__traceback__) from None

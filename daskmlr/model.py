@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from daskmlr.arguments import check_names, checked_rows, grouped_rows, label_shares
+from daskmlr.data import as_store
 from daskmlr.describe import model_card, model_text
 from daskmlr.errors import DamagedStoreError, InputError
 from daskmlr.graph.reduce import map_tasks
@@ -27,14 +28,13 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from daskmlr.arguments import Support
+    from daskmlr.data import Data
     from daskmlr.graph.execute import ClientLike
     from daskmlr.progress import Show
     from daskmlr.storage.tasks import TaskStore
 
 KIND = "daskmlr-model"
 FORMAT_VERSION = 2
-# Columns of an assignment, beside the task's key.
-ASSIGNED = ("label", "log_likelihood", "p_value", "posterior")
 
 
 @dataclass(frozen=True)
@@ -232,18 +232,22 @@ class Model:
 
     def assign(
         self,
-        tasks: TaskStore,
-        out: str | os.PathLike[str] | None = None,
+        X: Data,
+        y: ArrayLike | None = None,
         *,
+        groups: ArrayLike | None = None,
+        out: str | os.PathLike[str] | None = None,
         client: ClientLike = None,
         progress: bool | Show = False,
     ) -> dict[str, NDArray[Any]] | None:
-        """Label every task of a store, in one pass.
+        """Label every task of a store or of arrays, in one pass, and say how sure that is.
 
         Parameters
         ----------
-        tasks : TaskStore
+        X : TaskStore, path of one, or array of shape (n_rows, d)
             With the features of the model.
+        y, groups : array of shape (n_rows,), optional
+            Of arrays: the targets, and the task of each row, in any order.
         out : path or None
             A new ``.parquet`` folder or ``.zarr`` group; None returns the columns in memory.
         client, progress
@@ -252,29 +256,28 @@ class Model:
         Returns
         -------
         dict or None
-            If `out` is None: the task's key; ``label`` (int32), the likeliest component;
-            ``log_likelihood`` (float64) of the task's targets; ``p_value`` (float64), the
-            probability of a task at least as ill explained (see `odd_tasks`); ``posterior`` of
-            shape (n_tasks, k), float32.
+            If `out` is None: the task's key, of arrays sorted (named as `groups`, or as the model
+            names it); ``label`` (int32), the likeliest component; ``log_likelihood`` (float64) of
+            the task's targets; ``p_value`` (float64), the probability of a task at least as ill
+            explained (see `odd_tasks`); ``posterior`` of shape (n_tasks, k), float32.
 
         Raises
         ------
-        FeatureMismatchError
-        PathExistsError
+        InputError, FeatureMismatchError, PathExistsError
         """
-        self.check_features(tasks.feature_names, f"the store {tasks.path}")
-        args = self._centred()
-        return map_tasks(
-            tasks, assigned_columns, out, args=args, client=client, progress=progress, name="assign"
-        )
+        with as_store(X, y, groups, self) as tasks:
+            self.check_features(tasks.feature_names, f"the store {tasks.path}")
+            return map_tasks(
+                tasks, assigned_columns, out,
+                args=self._centred(), client=client, progress=progress, name="assign",
+            )  # fmt: skip
 
-    def assign_arrays(
+    def _posterior(
         self, X: ArrayLike, y: ArrayLike, groups: ArrayLike
     ) -> tuple[NDArray[Any], NDArray[np.float64]]:
         """Tasks of a support, sorted, and the posterior of their labels, shape (n_tasks, k)."""
         keys, block = grouped_rows(X, y, groups, self.feature_names)
-        frame, mixture = self._centred()
-        return keys, posterior(block_log_likelihood(block, frame, mixture))[0]
+        return keys, posterior(block_log_likelihood(block, *self._centred()))[0]
 
     def predict(
         self,
@@ -355,10 +358,11 @@ class Model:
         -------
         Predictive
             With `mean`, `std` and `interval`, all in target units, and `label` and `probability`:
-            the likeliest component of the row's task, and its posterior given the support.
+            the likeliest component of the row's task, and its posterior given the support (of the
+            tasks of the support themselves, `assign` says more).
         """
         X = checked_rows(X, self.feature_names, "X")
-        shares = label_shares(len(X), self.weights, support, groups, self.assign_arrays)
+        shares = label_shares(len(X), self.weights, support, groups, self._posterior)
         return Predictive(shares, X @ self.coef.T + self.intercept, self.noise_variance)
 
     def uncertainty(

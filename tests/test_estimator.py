@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.metrics import r2_score
 
 from daskmlr import (
     ComponentWarning,
@@ -16,11 +17,14 @@ from daskmlr import (
     StructureWarning,
     create_tasks,
     load_truth,
+    odd_tasks,
     open_tasks,
     simulate,
 )
 from daskmlr.diagnostics import Diagnosis
+from daskmlr.errors import FeatureMismatchError
 from daskmlr.kernels.metrics import coefficient_error, label_accuracy, match_components
+from daskmlr.kernels.outliers import ASSIGNED
 from daskmlr.selection import _with_evidence
 from daskmlr.synthetic import simulate_arrays
 
@@ -147,6 +151,52 @@ def test_arrays_in_any_order_give_what_a_store_gives(arrays, tmp_path):
     np.testing.assert_allclose(full_coef(by_arrays), full_coef(by_store), rtol=1e-7)
     assert by_arrays.task_ids_.tolist() == np.unique(names).tolist()
     assert label_accuracy(by_arrays.labels_, labels, n_components=2) > 0.9
+
+
+def test_arrays_are_assigned_as_a_store_is(arrays, tmp_path):
+    X, y, groups, _ = arrays
+    frame, shop = pd.DataFrame(X, columns=["a", "b", "c"]), pd.Series(groups, name="shop")
+    estimator = MixedLinearRegression(2, random_state=0).fit(frame, y, groups=shop)
+    order = np.argsort(groups, kind="stable")
+    with create_tasks(tmp_path / "t", feature_names=["a", "b", "c"], task_name="shop") as writer:
+        writer.write(X[order], y[order], np.bincount(groups), np.unique(groups))
+    of_store = estimator.assign(tmp_path / "t")
+    of_frame = estimator.assign(frame[::-1], y[::-1], groups=shop[::-1])
+    assert list(of_frame) == list(of_store) == ["shop", *ASSIGNED]
+    for name, values in of_store.items():
+        np.testing.assert_allclose(of_frame[name], values, rtol=1e-6, atol=1e-12)
+    assert list(estimator.assign(X, y, groups=groups)) == ["shop", *ASSIGNED]
+    assert list(estimator.assign(X, y, groups=shop.rename("who"))) == ["who", *ASSIGNED]
+    estimator.model_.assign(X, y, groups=shop, out=tmp_path / "labels.parquet")
+    written = pd.read_parquet(tmp_path / "labels.parquet")
+    np.testing.assert_allclose(written["p_value"], of_store["p_value"])
+    y = np.where(groups == 7, y + 50, y)
+    odd = odd_tasks(estimator.assign(X, y, groups=groups)["p_value"])
+    assert np.flatnonzero(odd).tolist() == [7]
+
+
+def test_what_cannot_be_assigned_is_said(arrays, fitted, easy_tasks):
+    X, y, groups, _ = arrays
+    estimator = MixedLinearRegression(2, random_state=0).fit(X, y, groups=groups)
+    with pytest.raises(FeatureMismatchError, match=r"shape \(n, 3\), got \(\d+, 2\)"):
+        estimator.assign(X[:, :2], y, groups=groups)
+    with pytest.raises(InputError, match="groups=None"):
+        estimator.assign(X, y)
+    with pytest.raises(InputError, match=r"has its own targets and tasks.* as out="):
+        fitted.assign(easy_tasks, "labels.parquet")
+
+
+def test_the_score_is_that_of_predictions_from_support(arrays):
+    X, y, groups, _ = arrays
+    estimator = MixedLinearRegression(2, random_state=0).fit(X, y, groups=groups)
+    place = np.arange(len(y)) - np.searchsorted(groups, groups)
+    known, asked = place < 3, place >= 3
+    support = (X[known], y[known], groups[known])
+    informed = estimator.score(X[asked], y[asked], support=support, groups=groups[asked])
+    foretold = estimator.predict(X[asked], support=support, groups=groups[asked])
+    assert informed == r2_score(y[asked], foretold) > 0.9
+    assert estimator.score(X[asked], y[asked]) == r2_score(y[asked], estimator.predict(X[asked]))
+    assert estimator.score(X[asked], y[asked]) < informed - 0.1
 
 
 def test_data_frames_keep_their_names(arrays):

@@ -50,8 +50,8 @@ def originals(tmp_path_factory):
     )
     model = MixedLinearRegression(2, random_state=0).fit(tasks, client="sync").model_
     model.save(folder / "model")
-    model.assign(tasks, folder / "labels.zarr", client="sync")
-    model.assign(tasks, folder / "labels.parquet", client="sync")
+    model.assign(tasks, out=folder / "labels.zarr", client="sync")
+    model.assign(tasks, out=folder / "labels.parquet", client="sync")
     return folder
 
 

@@ -109,7 +109,7 @@ def test_assignment_is_the_formula(model, easy_tasks):
 @pytest.mark.parametrize("suffix", [".parquet", ".zarr"])
 def test_assignment_to_disk(model, easy_tasks, tmp_path, suffix):
     out = tmp_path / f"labels{suffix}"
-    model.assign(easy_tasks, out, client="threads")
+    model.assign(easy_tasks, out=out, client="threads")
     here = model.assign(easy_tasks, client="sync")
     read = pd.read_parquet(out) if suffix == ".parquet" else zarr.open_group(out, mode="r")
     np.testing.assert_array_equal(read["task"][:], easy_tasks.task_ids())
@@ -121,7 +121,7 @@ def test_a_store_of_other_features_is_refused(model, tmp_path):
     with create_tasks(tmp_path / "t.daskmlr", feature_names=["x0", "x1", "x2", "z"]) as writer:
         writer.write(np.ones((3, 4)), np.ones(3), [3])
     with pytest.raises(FeatureMismatchError, match=r"lacks \['x3'\] and has \['z'\]"):
-        model.assign(open_tasks(tmp_path / "t.daskmlr"), tmp_path / "labels.parquet")
+        model.assign(open_tasks(tmp_path / "t.daskmlr"), out=tmp_path / "labels.parquet")
     assert not (tmp_path / "labels.parquet").exists()
 
 

@@ -39,7 +39,7 @@ def test_every_pass_of_a_model_can_be_followed(easy_tasks, tmp_path):
     )
     assert all(steps[-1].done == steps[-1].total for steps in seen[-1].values())
     out = tmp_path / "labels.parquet"
-    model.assign(easy_tasks, out, client="sync", progress=heard())
+    model.assign(easy_tasks, out=out, client="sync", progress=heard())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # whether intervals can be trusted is not asked here
         model.uncertainty(easy_tasks, client="sync", progress=heard())

@@ -150,7 +150,7 @@ def test_predictive_intervals_cut_equal_tails_of_the_mixture(model):
     rng = np.random.default_rng(0)
     X_s, X = rng.normal(5, 1, (1, 4)), rng.normal(5, 1, (7, 4))
     y_s = X_s @ model.coef[0] + model.intercept[0] + 0.5
-    shares = model.assign_arrays(X_s, y_s, [0])[1][0]
+    shares = model.predictive(X, support=(X_s, y_s)).shares[0]
     means, deviations = X @ model.coef.T + model.intercept, np.sqrt(model.noise_variance)
     bounds = model.predict_interval(X, support=(X_s, y_s), level=0.8)
     for bound, below in zip(bounds, (0.1, 0.9), strict=True):

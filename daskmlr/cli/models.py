@@ -172,7 +172,7 @@ def assign(model: str, store: str, out: str, odd_rate: float, place: Place, as_j
         fitted, tasks = Model.load(model), open_tasks(store)
     refuse_existing(out)
     with place as client, connect(client, progress=True) as runner:
-        fitted.assign(tasks, out, client=runner)
+        fitted.assign(tasks, out=out, client=runner)
         left_out = runner.left_out(tasks)
     n_tasks = tasks.n_tasks - left_out.n_tasks
     odd = report.odd_facts(out, odd_rate, n_tasks)

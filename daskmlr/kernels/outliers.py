@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from daskmlr.kernels.assignment import Mixture
     from daskmlr.kernels.blocks import Frame, TaskBlock
 
+# Columns of an assignment, beside the task's key.
+ASSIGNED = ("label", "log_likelihood", "p_value", "posterior")
+
 
 def tail_probability(
     log_likelihood: NDArray[np.float64], sizes: NDArray[np.int64], mixture: Mixture

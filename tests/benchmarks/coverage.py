@@ -150,7 +150,9 @@ class Tally:
     ) -> None:
         """Posteriors of new tasks beside their labels; the last targets of each beside bounds."""
         X, y, groups, labels = self.case.draw(N_TASKS, seed)
-        self.posteriors.append(estimator.model_.assign_arrays(X, y, groups)[1][:, match])
+        found = estimator.assign(X, y, groups=groups)
+        assert found is not None
+        self.posteriors.append(found["posterior"][:, match])
         self.labels.append(labels)
         place = np.arange(len(y)) - np.searchsorted(groups, groups)
         known, new = place < N_SUPPORT, place >= N_SUPPORT

@@ -32,7 +32,7 @@ def alone(store, tmp_path_factory):
         standalone_mode=False,
     )
     model = Model.load(folder / "model")
-    model.assign(open_tasks(store), folder / "labels.parquet", client="sync")
+    model.assign(open_tasks(store), out=folder / "labels.parquet", client="sync")
     return model, pd.read_parquet(folder / "labels.parquet")
 
 

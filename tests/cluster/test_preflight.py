@@ -199,7 +199,7 @@ def test_a_worker_that_cannot_write_is_named_and_nothing_is_left(running, tasks,
         with pytest.raises(
             ClusterError, match=f"{who}: cannot write the output: .*Read-only file system"
         ):
-            model.assign(tasks, out / "labels.parquet", client=client)
+            model.assign(tasks, out=out / "labels.parquet", client=client)
         assert list(out.iterdir()) == []
 
 

@@ -29,7 +29,7 @@ def run(tasks, folder):
     fitted = MixedLinearRegression(2, random_state=0).fit(store, client="threads").model_
     fitted.save(f"{folder}/model")
     loaded = Model.load(f"{folder}/model")
-    loaded.assign(store, f"{folder}/labels.parquet", client="threads")
+    loaded.assign(store, out=f"{folder}/labels.parquet", client="threads")
     posterior = np.concatenate(list(read_column(f"{folder}/labels.parquet", "posterior_0")))
     return loaded.coef.tobytes(), posterior.tobytes()
 

@@ -80,9 +80,9 @@ def test_a_fit_by_processes_gives_the_bits_of_the_local_run_and_no_secret_away(
     assert model.log_likelihood == local.log_likelihood
     model.save(f"{bucket}/model")
     model = Model.load(f"{bucket}/model")
-    local.assign(open_tasks(here), tmp_path / "labels.parquet", client="sync")
+    local.assign(open_tasks(here), out=tmp_path / "labels.parquet", client="sync")
     for suffix in ("parquet", "zarr"):
-        model.assign(open_tasks(there), f"{bucket}/labels.{suffix}", client=client)
+        model.assign(open_tasks(there), out=f"{bucket}/labels.{suffix}", client=client)
         expected, found = columns(tmp_path / "labels.parquet"), columns(f"{bucket}/labels.{suffix}")
         assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
@@ -110,7 +110,9 @@ def test_workers_with_a_wrong_key_say_so(seaweed, use, workers, caplog):
     with pytest.raises(ClusterError, match=refused):
         MixedLinearRegression(2, random_state=0).fit(store, client=client)
     with pytest.raises(ClusterError, match=refused):
-        Model.load(fitted(store, bucket)).assign(store, f"{bucket}/labels.parquet", client=client)
+        Model.load(fitted(store, bucket)).assign(
+            store, out=f"{bucket}/labels.parquet", client=client
+        )
     assert locate(f"{bucket}/labels.parquet").is_empty()
     logged = said(client, caplog)
     assert not any(secret in logged for secret in (seaweed.secret, "not-the-right-one"))
