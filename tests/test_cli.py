@@ -265,7 +265,7 @@ class TestBadInput:
 
     def test_nothing_there(self, folder, tmp_path):
         assert "no task store at" in refuse("info", tmp_path / "nothing")
-        assert "no daskmlr-model at" in refuse(
+        assert "no model at" in refuse(
             "assign", tmp_path / "nothing", folder / "tasks", tmp_path / "out.parquet"
         )
 
@@ -300,8 +300,10 @@ class TestBadInput:
     ("command", "said"),
     [
         ("fit model tasks --n-components 2",
-         "model is not a task store but a daskmlr-model: give the path of a store that ingest or "
-         "simulate wrote. tasks is a task store: the order is STORE MODEL"),
+         "model is a model, a task store is wanted: write one with daskmlr ingest. tasks is a task "
+         "store: the order is STORE MODEL"),
+        ("report tasks new.html", "tasks is a task store, a model is wanted: fit one with"),
+        ("report shops.csv new.html", "shops.csv is a file, a model is wanted: fit one with"),
         ("fit new tasks --n-components 2", "tasks is a task store: the order is STORE MODEL"),
         ("fit tasks tasks --n-components 2",
          "tasks exists and is a task store: choose another path for the output, and check"),

@@ -47,9 +47,9 @@ def test_an_existing_path_is_refused(model, tmp_path):
 
 
 def test_what_is_not_a_model_is_refused(easy_tasks, tmp_path):
-    with pytest.raises(StoreError, match="no daskmlr-model at"):
+    with pytest.raises(StoreError, match="no model at"):
         Model.load(tmp_path / "nothing.zarr")
-    with pytest.raises(StoreError, match=r"not a daskmlr-model"):
+    with pytest.raises(StoreError, match="is a task store, a model is wanted: fit one with"):
         Model.load(easy_tasks.path)
 
 

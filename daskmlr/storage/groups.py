@@ -9,9 +9,9 @@ import numpy as np
 import zarr
 
 from daskmlr.errors import DamagedStoreError, InputError, StoreError
-from daskmlr.storage.layout import ATTRIBUTE, codecs
+from daskmlr.storage.layout import ATTRIBUTE, KINDS, codecs, wrong_kind
 from daskmlr.storage.location import locate
-from daskmlr.storage.publish import publishing, refuse_huge, refuse_unfinished
+from daskmlr.storage.publish import publishing, refuse_huge, refuse_unfinished, what_is
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,22 +91,23 @@ def load_group(path: str | os.PathLike[str], *, kind: str, version: int) -> dict
     DamagedStoreError
         If an array is missing or cannot be read.
     """
-    place = locate(path)
+    place, wanted = locate(path), KINDS.get(kind, kind)
     if place.is_missing():
-        raise StoreError(f"there is no {kind} at {path}")
-    refuse_unfinished(place, kind)
+        raise StoreError(f"there is no {wanted} at {path}")
+    refuse_unfinished(place, wanted)
     try:
         refuse_huge(place)
         group = zarr.open_group(place.zarr_store(), mode="r", zarr_format=3)
         content = dict(group.attrs).get(ATTRIBUTE)
     except StoreError:
         raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise wrong_kind(path, kind, what_is(path)) from error
     except Exception as error:
-        raise StoreError(f"{path} is not a {kind}: {error}") from error
+        raise StoreError(f"{path} is not a {wanted}: {error}") from error
     found = content.get("kind") if isinstance(content, dict) else None
     if not isinstance(content, dict) or found != kind:
-        what = f"a {found}" if found else "some other Zarr group"
-        raise StoreError(f"{path} is not a {kind} but {what}")
+        raise wrong_kind(path, kind, found)
     if content.get("format_version") != version:
         raise StoreError(
             f"{path} has format version {content.get('format_version')}, this daskmlr reads "

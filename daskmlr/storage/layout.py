@@ -32,6 +32,14 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from daskmlr.errors import StoreError
 
 KIND = "daskmlr-tasks"
+# What the groups that daskmlr writes are called, by the kind in their attributes.
+KINDS = {
+    KIND: "task store",
+    "daskmlr-model": "model",
+    "daskmlr-rows": "table of tasks",
+    "truth of simulated tasks": "truth of simulated tasks",
+}
+MAKERS = {KIND: "write one with daskmlr ingest", "daskmlr-model": "fit one with daskmlr fit"}
 FORMAT_VERSION = 1
 ATTRIBUTE = "daskmlr"
 DTYPES = ("float32", "float64")
@@ -60,6 +68,19 @@ MISSING_ID = int(np.iinfo(np.int64).min)
 WORTH_COMPRESSING = 1.25
 WORTH_ZSTD = 1.2
 _LEVEL = {"lz4": 5, "zstd": 1}
+
+
+def wrong_kind(where: object, wanted: str, found: str | None) -> StoreError:
+    """Return the error of a path that holds something else; without `found`, any Zarr group.
+
+    Examples
+    --------
+    >>> print(wrong_kind("shops", "daskmlr-model", "daskmlr-tasks"))
+    shops is a task store, a model is wanted: fit one with daskmlr fit
+    """
+    is_a = f"a {KINDS.get(str(found), found)}" if found else "some other Zarr group"
+    remedy = f": {MAKERS[wanted]}" if wanted in MAKERS else ""
+    return StoreError(f"{where} is {is_a}, a {KINDS.get(wanted, wanted)} is wanted{remedy}")
 
 
 @dataclass(frozen=True)
@@ -98,11 +119,7 @@ class Facts:
         found = attrs.get(ATTRIBUTE)
         kind = found.get("kind") if isinstance(found, dict) else None
         if not isinstance(found, dict) or kind != KIND:
-            what = f"a {kind}" if kind else "some other Zarr group"
-            raise StoreError(
-                f"{where} is not a task store but {what}: give the path of a store that ingest or "
-                "simulate wrote"
-            )
+            raise wrong_kind(where, KIND, kind)
         if found.get("format_version") != FORMAT_VERSION:
             raise StoreError(
                 f"{where} has format version {found.get('format_version')}, this daskmlr reads "

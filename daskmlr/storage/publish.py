@@ -28,6 +28,7 @@ from daskmlr.errors import (
     StoreError,
 )
 from daskmlr.storage.clients import GROUP, UnpublishedZarr
+from daskmlr.storage.layout import KINDS
 from daskmlr.storage.location import ASIDE, Folder, locate
 from daskmlr.storage.objects import ObjectPrefix
 
@@ -40,13 +41,6 @@ if TYPE_CHECKING:
     from daskmlr.storage.place import Location
 
 
-# What the groups that daskmlr writes are called, by the kind in their attributes.
-KINDS = {
-    "daskmlr-tasks": "task store",
-    "daskmlr-model": "model",
-    "daskmlr-rows": "table of tasks",
-    "truth of simulated tasks": "truth of simulated tasks",
-}
 # Objects that readers of Parquet folders and of Zarr groups leave alone: what makes a folder of
 # Parquet files valid, and who writes.
 MANIFEST = "_daskmlr.json"

@@ -64,12 +64,12 @@ def test_facts_that_are_not_json_leave_nothing(tmp_path):
 
 
 def test_wrong_kind(path, tasks, tmp_path):
-    with pytest.raises(StoreError, match=f"{path} is not a truth but a model"):
+    with pytest.raises(StoreError, match=f"{path} is a model, a truth is wanted"):
         load_group(path, kind="truth", version=2)
     store = tasks.write(tmp_path / "t", tasks.table([1]))
-    with pytest.raises(StoreError, match="is not a model but a daskmlr-tasks"):
+    with pytest.raises(StoreError, match="is a task store, a model is wanted"):
         load_group(store, kind="model", version=2)
-    with pytest.raises(StoreError, match="is not a task store but a model"):
+    with pytest.raises(StoreError, match="is a model, a task store is wanted"):
         open_tasks(path)
 
 
@@ -80,8 +80,9 @@ def test_other_things(tmp_path):
     zarr.create_group(tmp_path / "plain")
     zarr.create_array(tmp_path / "array", shape=(2,), dtype="f8")
     (tmp_path / "folder").mkdir()
-    for name in ("file", "plain", "array", "folder"):
-        with pytest.raises(StoreError, match=f"{tmp_path / name} is not a model"):
+    other = {"file": "is a file,", "plain": "is some other Zarr group,", "folder": "is a folder,"}
+    for name, said in {**other, "array": "is not a model"}.items():
+        with pytest.raises(StoreError, match=f"{tmp_path / name} {said}"):
             load_group(tmp_path / name, kind="model", version=1)
 
 

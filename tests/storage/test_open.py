@@ -56,7 +56,7 @@ def test_a_file(tmp_path):
 
 def test_a_model(tmp_path):
     save_group(tmp_path / "m", kind="daskmlr-model", version=1, arrays={"a": np.ones(2)}, facts={})
-    refused(tmp_path / "m", "not a task store but a daskmlr-model")
+    refused(tmp_path / "m", "is a model, a task store is wanted: write one with")
 
 
 def test_a_zarr_array(tmp_path):
