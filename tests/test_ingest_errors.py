@@ -85,7 +85,13 @@ KINDS = {"csv": as_csv, "parquet": as_parquet, "pandas": lambda tmp_path, frame:
         (
             table(x=[0, 1, None, None, 2, 3], who=[1, None, 2, None, 1, 1]),
             {},
-            "missing in 3 of 6 rows .'who' 2, 'x' 2.*missing='drop'",
+            "missing in 3 of 6 rows .'who' 2, 'x' 2.*, the first of 'who' in row 2.*: "
+            "fill them, leave the column out of the features, or drop.*missing='drop'",
+        ),
+        (
+            table(y=[0, 1, 2, None, 2, 3]),
+            {},
+            "missing in 1 of 6 rows .'y' 1., the first of 'y' in row 4.*: fill them, or drop these",
         ),
         (table(x=np.nan, c=None), {"missing": "drop"}, "no row is complete: .* 6 of 6 rows"),
         (table().iloc[:0], {}, "the input is empty"),

@@ -73,7 +73,8 @@ def survey(
     for column in columns:
         if counts.get(f"{column.alias}_infinite"):
             _refuse_infinite(engine, inputs, column, counts, dtype)
-    _refuse_missing(lacking, counts, missing)
+    if lacking and (missing == "error" or counts["kept"] == 0):
+        _refuse_missing(engine, inputs, columns, lacking, counts, missing)
     features = [column for column in columns if column.alias.startswith("f")]
     encoding = FeatureEncoding(
         tuple(column.name for column in features),
@@ -147,17 +148,31 @@ def _refuse_infinite(
 
 
 def _refuse_missing(
-    lacking: dict[str, int], counts: dict[str, Any], missing: Literal["error", "drop"]
+    engine: Engine,
+    inputs: Inputs,
+    columns: list[Column],
+    lacking: dict[str, int],
+    counts: dict[str, Any],
+    missing: Literal["error", "drop"],
 ) -> None:
     listed = ", ".join(f"{name!r} {count:,}" for name, count in lacking.items())
-    rows = f"{counts['n'] - counts['kept']:,} of {counts['n']:,} rows"
-    if lacking and missing == "error":
-        raise InputError(
-            f"values are missing in {rows} ({listed}): fill them, leave the column out, or drop "
-            "these rows with missing='drop' (on the command line: --missing drop)"
-        )
-    if counts["kept"] == 0:
-        raise InputError(f"no row is complete: values are missing in {rows} ({listed})")
+    absent = [f"{column.alias} IS NULL" for column in columns]
+    file, row, *gone = engine.run(
+        f"SELECT file, row, {', '.join(absent)} FROM typed WHERE {' OR '.join(absent)} "  # noqa: S608 - aliases
+        "ORDER BY file, row LIMIT 1"
+    )[0]
+    first = next(column.name for column, is_gone in zip(columns, gone, strict=True) if is_gone)
+    said = (
+        f"values are missing in {counts['n'] - counts['kept']:,} of {counts['n']:,} rows "
+        f"({listed}), the first of {first!r} in {place(inputs, file, row)}"
+    )
+    if counts["kept"] == 0 and missing == "drop":
+        raise InputError(f"no row is complete: {said}")
+    leave = any(column.name in lacking and column.alias.startswith("f") for column in columns)
+    raise InputError(
+        f"{said}: fill them, {'leave the column out of the features, ' if leave else ''}or drop "
+        "these rows with missing='drop' (on the command line: --missing drop)"
+    )
 
 
 def _categories(engine: Engine, column: Column, counts: dict[str, Any]) -> tuple[str | int, ...]:
