@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     Support = tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, ArrayLike]
     Assign = Callable[..., tuple[NDArray[Any], NDArray[np.float64]]]
 
+# What puts the columns of a data frame X in order.
+SELECT = (
+    "Give X[model.feature_names_in_], that is the features of the model in its order (of a Model: "
+    "X[list(model.feature_names)])"
+)
+
 
 def default_names(n_features: int) -> tuple[str, ...]:
     """Names of the features of arrays: ``x0``, ``x1``, ..."""
@@ -63,6 +69,8 @@ def numbers(X: ArrayLike, where: str) -> NDArray[Any]:
 def _floats(values: NDArray[Any]) -> NDArray[np.float64]:
     if values.dtype.kind in "mM":  # NumPy would count nanoseconds
         raise TypeError(f"it holds times, {values.dtype}")
+    if values.dtype.kind == "O":  # pandas has a missing value of its own
+        values = np.where(pd.isna(values), np.nan, values)
     return values.astype(np.float64)
 
 
@@ -79,7 +87,7 @@ def checked_rows(X: ArrayLike, feature_names: Sequence[str], where: str) -> NDAr
     names, unnamed = column_names(X), default_names(len(feature_names))
     # as scikit-learn: a fit to an array has no names to hold columns against
     if names is not None and (tuple(feature_names) != unnamed or {*names} & {*unnamed}):
-        check_names(names, feature_names, where)
+        check_names(names, feature_names, where, SELECT)
     rows = np.asarray(numbers(X, where), dtype=np.float64)
     if rows.ndim != 2 or rows.shape[1] != len(feature_names):
         raise FeatureMismatchError(
@@ -96,8 +104,36 @@ def checked_rows(X: ArrayLike, feature_names: Sequence[str], where: str) -> NDAr
     return rows
 
 
-def check_names(theirs: Sequence[str], ours: Sequence[str], where: str) -> None:
+def checked_targets(y: ArrayLike, where: str) -> NDArray[Any]:
+    """Return targets as an array of numbers.
+
+    Raises
+    ------
+    InputError
+        If they are no numbers, or not all finite.
+    """
+    targets = numbers(y, where)
+    bad = np.argwhere(~np.isfinite(targets))
+    if bad.size:
+        raise InputError(
+            f"{where} has {len(bad):,} NaN or infinite values, the first in row {bad[0, 0]}: "
+            "leave such rows out, of X and groups too"
+        )
+    return targets
+
+
+def check_names(
+    theirs: Sequence[str], ours: Sequence[str], where: str, remedy: str | None = None
+) -> None:
     """Refuse features that are not those of a model, in the same order.
+
+    Parameters
+    ----------
+    theirs, ours : sequence of str
+    where : str
+        Whose features `theirs` are.
+    remedy : str, optional
+        What to do where none is lacking.
 
     Raises
     ------
@@ -108,14 +144,14 @@ def check_names(theirs: Sequence[str], ours: Sequence[str], where: str) -> None:
         return
     missing = [name for name in ours if name not in theirs]
     extra = [name for name in theirs if name not in ours]
-    difference = (
-        f"it lacks {missing[:5]} and has {extra[:5]} besides"
-        if missing or extra
-        else "they are in another order"
-    )
+    said = [f"lacks {missing[:5]}"] if missing else []
+    said += [f"has {extra[:5]} besides"] if extra else []
+    difference = f"it {' and '.join(said)}" if said else "they are in another order"
+    if missing or remedy is None:
+        remedy = "Give the features of the model, in its order"
     raise FeatureMismatchError(
         f"the model was fitted on {len(ours)} features, {where} has {len(theirs)}: {difference}. "
-        "Give the features of the model, in its order"
+        f"{remedy}"
     )
 
 
@@ -172,16 +208,13 @@ def grouped_rows(
         For arrays of different lengths, or values that are not finite numbers.
     """
     rows = checked_rows(X, feature_names, "X of the support")
-    targets = np.asarray(y, dtype=np.float64)
+    targets = np.asarray(checked_targets(y, "y of the support"), dtype=np.float64)
     groups = task_ids(groups, "groups of the support")
     if not len(rows) == len(targets) == len(groups):
         raise InputError(
             "support examples must be as many in X, y and groups, "
             f"got {len(rows)}, {len(targets)} and {len(groups)}"
         )
-    if not np.isfinite(targets).all():
-        bad = np.count_nonzero(~np.isfinite(targets))
-        raise InputError(f"y has {bad} NaN or infinite values")
     keys, code, counts = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.argsort(code, kind="stable")
     offsets = np.concatenate([[0], np.cumsum(counts)])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 from sklearn.utils.validation import check_X_y
 
-from daskmlr.arguments import checked_rows, column_names, numbers, task_ids
+from daskmlr.arguments import checked_rows, checked_targets, column_names, numbers, task_ids
 from daskmlr.errors import DaskmlrError, InputError
 from daskmlr.kernels.outliers import ASSIGNED
 from daskmlr.sizes import FROM_ARRAYS
@@ -90,7 +90,7 @@ def _write(
     names = column_names(X) if like is None else like.feature_names
     rows, targets = check_X_y(
         numbers(X, "X") if like is None else checked_rows(X, like.feature_names, "X"),
-        numbers(y, "y"),
+        checked_targets(y, "y"),
         dtype=(np.float64, np.float32),
         y_numeric=True,
         ensure_all_finite=False,  # the writer says where

@@ -38,15 +38,26 @@ def support(table, features=FEATURES, shop="s003"):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        (["area", "price"], "they are in another order"),
+        (["area", "price"], r"they are in another order. Give X\[model.feature_names_in_\]"),
+        (["price"], r"it lacks \['area'\]. Give the features of the model, in its order"),
+        (["price", "area", "size"], r"it has \['size'\] besides. Give X\[model.feature_names_in_"),
         (["price", "region"], r"it lacks \['area'\] and has \['region'\] besides"),
     ],
 )
 def test_columns_of_other_names_are_refused(fitted, table, columns, message):
-    with pytest.raises(FeatureMismatchError, match=f"X has 2: {message}"):
+    table = table.assign(size=1.0)
+    n = len(columns)
+    with pytest.raises(FeatureMismatchError, match=f"X has {n}: {message}"):
         fitted.predict(table[columns], support=support(table))
-    with pytest.raises(FeatureMismatchError, match=f"X of the support has 2: {message}"):
+    with pytest.raises(FeatureMismatchError, match=f"X of the support has {n}: {message}"):
         fitted.predict(table[FEATURES], support=support(table, columns))
+
+
+def test_the_features_are_put_in_order_as_the_error_says(fitted, table):
+    X = table[["area", "region", "price"]]
+    expected = fitted.predict(table[FEATURES])
+    np.testing.assert_array_equal(fitted.predict(X[fitted.feature_names_in_]), expected)
+    np.testing.assert_array_equal(fitted.predict(X[list(fitted.model_.feature_names)]), expected)
 
 
 def test_arrays_have_no_names_to_check(fitted, table):
@@ -87,6 +98,14 @@ def test_a_missing_value_is_named(table):
     holed.loc[7, "area"] = np.nan
     with pytest.raises(InputError, match=r"'area'.*s001|s001.*'area'"):
         MixedLinearRegression(2).fit(holed, table["sales"], groups=table["shop"])
+
+
+@pytest.mark.parametrize("dtype", ["float64", "Float64", "object"])
+def test_missing_targets_are_counted(fitted, table, dtype):
+    y = table["sales"].mask(table.index.isin([7, 9])).astype(dtype)
+    for call in (MixedLinearRegression(2).fit, fitted.assign):
+        with pytest.raises(InputError, match=r"^y has 2 NaN .*, the first in row 7: leave such"):
+            call(table[FEATURES], y, groups=table["shop"])
 
 
 def test_whole_numbers_are_task_ids_as_floats_too(table):

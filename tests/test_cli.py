@@ -239,6 +239,10 @@ class TestBadInput:
         store = write(tmp_path / "t", X, np.full(20, 3))
         assert message in self.refused_fit(store, tmp_path, "--n-components", k)
 
+    def test_a_number_of_components_in_words(self, tmp_path):
+        said = self.refused_fit(tmp_path, tmp_path, "--n-components", "three")
+        assert "wanted a number of components or auto, got 'three'" in said
+
     def test_tasks_of_one_example_are_kept_for_assignment_only(self, tmp_path):
         X = np.random.default_rng(1).normal(size=(400, 3))
         store = write(tmp_path / "t", X, [1] * 100 + [3] * 100)

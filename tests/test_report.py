@@ -294,6 +294,15 @@ class TestCommand:
         found = easy.uncertainty(easy_tasks, client="sync")
         assert out.read_text(encoding="utf-8") == report_page(easy, found)
 
+    @pytest.mark.parametrize("name", ["r4.pdf", "report", "html"])
+    def test_a_file_that_promises_no_html_is_refused(self, saved, easy, tmp_path, name):
+        result = self.run(saved, tmp_path / name)
+        assert result.exit_code == 1
+        assert "goes to a .html or .htm file, got" in result.output
+        with pytest.raises(InputError, match=f"htm file, got .*{name}"):
+            write_report(easy, tmp_path / name)
+        assert list(tmp_path.iterdir()) == []
+
     def test_an_existing_file_is_refused(self, saved, easy, tmp_path):
         out = tmp_path / "out.html"
         out.write_text("mine")

@@ -30,7 +30,12 @@ class AutoOrNumber(click.ParamType):  # type: ignore[type-arg]
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | Literal["auto"]:
         """Read what was typed."""
-        return "auto" if value == "auto" else int(click.INT.convert(value, param, ctx))
+        if value == "auto":
+            return "auto"
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"wanted a number of components or auto, got {value!r}", param, ctx)
 
 
 @main.command()
@@ -299,6 +304,7 @@ def write_report(model: str, out: str, store: str | None, place: Place) -> None:
 
     with in_order("MODEL OUT", out):
         fitted = Model.load(model)
+    report.check_html(out)
     refuse_existing(out)
     uncertainty = None
     if store is not None:

@@ -1,7 +1,7 @@
 """What a store holds and what a model found: as facts, as tables for a terminal, as a page."""
 
 from daskmlr.report.figures import check_plots
-from daskmlr.report.page import report_page, write_report
+from daskmlr.report.page import check_html, report_page, write_report
 from daskmlr.report.tables import (
     forecast_facts,
     forecast_table,
@@ -16,6 +16,7 @@ from daskmlr.report.tables import (
 )
 
 __all__ = [
+    "check_html",
     "check_plots",
     "forecast_facts",
     "forecast_table",

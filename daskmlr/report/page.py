@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from daskmlr.describe import (
     reference_levels,
     uncertainty_doubts,
 )
+from daskmlr.errors import InputError
 from daskmlr.graph.environment import PACKAGES
 from daskmlr.report.figures import coefficient_errors, pictures
 from daskmlr.report.timing import stage_times
@@ -68,7 +70,7 @@ def write_report(
     ----------
     model : Model
     out : path or URL
-        A new HTML file.
+        A new HTML file, ``.html`` or ``.htm``.
     uncertainty : Uncertainty, optional
         Of this model, for the intervals of the coefficients; by default they are taken as if the
         labels of all tasks were certain, which the model alone knows.
@@ -78,7 +80,7 @@ def write_report(
     PathExistsError
         If `out` exists.
     InputError
-        If matplotlib is not installed: ``pip install 'daskmlr[plot]'``.
+        If `out` ends otherwise, or matplotlib is not installed: ``pip install 'daskmlr[plot]'``.
 
     Examples
     --------
@@ -96,8 +98,20 @@ def write_report(
     ...     print(Path(f"{folder}/report.html").read_text()[:15])
     <!DOCTYPE html>
     """
+    check_html(out)
     with publishing_file(out) as file:
         file.write_text(report_page(model, uncertainty), encoding="utf-8")
+
+
+def check_html(out: str | os.PathLike[str]) -> None:
+    """Refuse a path whose ending promises something else than HTML.
+
+    Raises
+    ------
+    InputError
+    """
+    if PurePath(out).suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"a report is a page of HTML and goes to a .html or .htm file, got {out}")
 
 
 def report_page(model: Model, uncertainty: Uncertainty | None = None) -> str:
