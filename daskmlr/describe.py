@@ -248,7 +248,7 @@ INTERVALS = ("component", "parameter", "estimate", "std error", "low", "high")
 
 
 def _interval_rows(found: _Uncertainty) -> list[tuple[str, ...]]:
-    """Weight, intercept and the coefficients that are farthest from zero, by their errors."""
+    """Share of tasks, intercept, and the coefficients farthest from zero, by their errors."""
     at, error, (low, high) = found.estimate, found.standard_errors(), found.intervals()
     rows: list[tuple[str, ...]] = []
 
@@ -257,7 +257,7 @@ def _interval_rows(found: _Uncertainty) -> list[tuple[str, ...]]:
         rows.append((str(component), shown, *map(markup.number, values)))
 
     for i in range(min(len(at.weights), SHOWN_COMPONENTS)):
-        add(i, "weight", "weights", i)
+        add(i, "share of tasks", "weights", i)
         add(i, "intercept", "intercept", i)
         sure = at.coef[i] / np.maximum(error.coef[i], np.finfo(float).tiny)
         for j in largest(sure, SHOWN_EFFECTS).tolist():

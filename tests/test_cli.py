@@ -93,7 +93,7 @@ def test_info_counts(folder):
     assert facts["tasks_at_least"]["4"] == np.count_nonzero(sizes >= 4)
     text = succeed("info", folder / "tasks").output
     assert "2,050" in text
-    assert "met at t =" in text
+    assert "met by tasks of" in text
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".zarr"])
@@ -105,6 +105,8 @@ def test_assign(folder, tmp_path, suffix):
     assert said["odd_tasks"] == 0  # every task follows the model
     assert said["odd_p_value"] is None
     assert out.is_dir()
+    text = succeed("assign", folder / "model", folder / "tasks", tmp_path / f"2{suffix}").output
+    assert "No task is odd: each is explained by a component (false discovery rate 0.01)." in text
 
 
 def test_intervals(folder):
@@ -119,6 +121,8 @@ def test_intervals(folder):
     shown = succeed(*command, "--kind", "observed").output
     assert "95 % confidence intervals (observed)" in shown
     assert f"{found[1][2]:.4g}" in shown
+    assert "share of tasks" in shown
+    assert "weight" not in shown  # as a feature may be called
 
 
 def test_a_level_that_is_no_probability(folder):
@@ -137,7 +141,7 @@ def test_assign_counts_the_odd_tasks(folder, tmp_path, suffix):
     out = tmp_path / f"labels{suffix}"
     arguments = ("assign", folder / "model", tmp_path / "odd", out, "--odd-rate", 0.001)
     text = succeed(*arguments).output
-    assert "41 tasks are odd" in text
+    assert "41 tasks are odd, explained by no component" in text
     assert "false discovery rate 0.001" in text
     listed = np.concatenate(list(read_column(out, "p_value"))) <= 1e-6
     assert np.flatnonzero(listed).tolist() == list(range(0, 2050, 50))

@@ -184,11 +184,14 @@ def assign(model: str, store: str, out: str, odd_rate: float, place: Place, as_j
     print_facts({"out": str(out), "tasks": n_tasks, **left_out.facts(), **odd}, as_json, [])
     if not as_json:
         click.echo(f"{n_tasks:,} tasks labelled in {out}.")
-        click.echo(
-            f"{odd['odd_tasks']:,} tasks are odd: no component explains them (false discovery "
-            f"rate {odd_rate:g}"
-            + (f"; p_value up to {odd['odd_p_value']:.3g})." if odd["odd_tasks"] else ").")
-        )
+        n_odd, rate = odd["odd_tasks"], f"(false discovery rate {odd_rate:g}"
+        if n_odd:
+            click.echo(
+                f"{n_odd:,} {'tasks are' if n_odd > 1 else 'task is'} odd, explained by no "
+                f"component {rate}; p_value up to {odd['odd_p_value']:.3g})."
+            )
+        else:
+            click.echo(f"No task is odd: each is explained by a component {rate}).")
 
 
 @main.command()

@@ -13,6 +13,7 @@ from daskmlr.describe import components_of, reference_levels
 from daskmlr.kernels.outliers import odd_tasks
 from daskmlr.markup import size, some
 from daskmlr.plan import BOUNDS
+from daskmlr.report.words import CRITERIA
 from daskmlr.sizes import size_counts, sufficiency, tasks_at_least
 from daskmlr.storage.rows import read_column
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 QUANTILES = (0.01, 0.25, 0.5, 0.75, 0.99)
 BAR_WIDTH = 40
 # A component's parameters beside its coefficients, and what a table calls them.
-OWN = {"weights": "weight", "noise_variance": "noise variance", "intercept": "intercept"}
+OWN = {"weights": "share of tasks", "noise_variance": "noise variance", "intercept": "intercept"}
 
 
 def store_facts(tasks: TaskStore) -> dict[str, Any]:
@@ -166,7 +167,15 @@ def spectrum_table(model: Model, *, most: int = 16) -> Table:
 
 def selection_table(trials: list[dict[str, Any]]) -> Table:
     """Show the trials of an automatic number of components, the one that was kept marked."""
-    table = Table("components", "log-likelihood", "BIC", "ICL", "", title="Number of components")
+    table = Table(
+        "components",
+        "log-likelihood",
+        "BIC",
+        "ICL",
+        "",
+        title="Number of components",
+        caption=CRITERIA,
+    )
     best = next(trial for trial in trials if trial["kept"])
     for trial in trials:
         beside = "smallest BIC" if trial is best else f"{trial['bic'] - best['bic']:+.4g}"
@@ -304,4 +313,4 @@ def _seconds(seconds: float) -> str:
 
 
 def _verdict(at: int | None) -> str:
-    return "too few" if at is None else f"met at t = {at}"
+    return "too few" if at is None else f"met by tasks of {at} or more"
