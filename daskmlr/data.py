@@ -88,8 +88,10 @@ def _write(
             f"groups={'None' if groups is None else 'given'}"
         )
     names = column_names(X) if like is None else like.feature_names
+    if like is not None:
+        checked_rows(X, like.feature_names, "X")
     rows, targets = check_X_y(
-        numbers(X, "X") if like is None else checked_rows(X, like.feature_names, "X"),
+        numbers(X, "X"),
         checked_targets(y, "y"),
         dtype=(np.float64, np.float32),
         y_numeric=True,

@@ -344,22 +344,16 @@ class Model:
         are in them, errors of the parameters are not. Parameters and errors as for `predict`; the
         tails outside have equal probability.
         """
-        check_level(level)
-        return self.predictive(X, support=support, groups=groups).interval(level)
+        return self.predictive(X, support=support, groups=groups).interval(check_level(level))
 
     def predictive(
         self, X: ArrayLike, *, support: Support | None = None, groups: ArrayLike | None = None
     ) -> Predictive:
-        """Distribution of the target of each row: what `predict` and `predict_interval` are of.
+        """Distribution of the target of each row, of which `predict` gives the mean.
 
-        Parameters and errors as for `predict`.
-
-        Returns
-        -------
-        Predictive
-            With `mean`, `std` and `interval`, all in target units, and `label` and `probability`:
-            the likeliest component of the row's task, and its posterior given the support (of the
-            tasks of the support themselves, `assign` says more).
+        It has `mean`, `std` and `interval`, in target units, and `label` and `probability`: the
+        likeliest component of the row's task, and its posterior given the support (`assign` says
+        more of the support's tasks). Parameters and errors as for `predict`.
         """
         X = checked_rows(X, self.feature_names, "X")
         shares = label_shares(len(X), self.weights, support, groups, self._posterior)

@@ -175,6 +175,16 @@ def test_arrays_are_assigned_as_a_store_is(arrays, tmp_path):
     assert np.flatnonzero(odd).tolist() == [7]
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_arrays_are_known_again(arrays, dtype):
+    """As those that a robust fit left tasks out of."""
+    X, y, groups, _ = arrays
+    X, y = X.astype(dtype), np.where(groups % 50 == 7, y + 50, y)
+    estimator = MixedLinearRegression(2, robust=0.05, random_state=0).fit(X, y, groups=groups)
+    assert estimator.model_.left_out.size == 6
+    assert estimator.uncertainty(X, y, groups=groups).n_tasks == 294
+
+
 def test_what_cannot_be_assigned_is_said(arrays, fitted, easy_tasks):
     X, y, groups, _ = arrays
     estimator = MixedLinearRegression(2, random_state=0).fit(X, y, groups=groups)

@@ -13,7 +13,6 @@ from daskmlr.describe import components_of, reference_levels
 from daskmlr.kernels.outliers import odd_tasks
 from daskmlr.markup import size, some
 from daskmlr.plan import BOUNDS
-from daskmlr.report.words import CRITERIA
 from daskmlr.sizes import size_counts, sufficiency, tasks_at_least
 from daskmlr.storage.rows import read_column
 
@@ -174,7 +173,8 @@ def selection_table(trials: list[dict[str, Any]]) -> Table:
         "ICL",
         "",
         title="Number of components",
-        caption=CRITERIA,
+        caption="BIC and ICL charge the likelihood for parameters, ICL also for tasks whose "
+        "component is in doubt (twice the entropy of the labels); the smaller the better.",
     )
     best = next(trial for trial in trials if trial["kept"])
     for trial in trials:

@@ -16,11 +16,6 @@ if TYPE_CHECKING:
 # Effects that a sentence names: so many, and not those this much smaller than the largest.
 NAMED = 5
 MINOR = 0.05
-# What the criteria of an automatic number are.
-CRITERIA = (
-    "BIC charges a fit for its parameters. ICL charges also for tasks whose component is unsure "
-    "(BIC + twice the entropy of the labels). The smaller the better."
-)
 
 
 def component_words(model: Model, component: int) -> str:
@@ -73,7 +68,6 @@ def evidence_words(model: Model) -> list[str]:
             else ""
         )
         said.append(f"Of {tried} components, which were tried, {k} had the smallest BIC{among}.")
-        said.append(CRITERIA)
     else:
         asked = "components were" if k > 1 else "component was"
         said.append(f"{k} {asked} asked for; no other number was tried.")
