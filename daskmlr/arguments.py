@@ -9,7 +9,7 @@ import pandas as pd
 
 from daskmlr.errors import FeatureMismatchError, InputError
 from daskmlr.kernels.blocks import TaskBlock
-from daskmlr.storage.checking import checked_ids
+from daskmlr.storage.checking import checked_ids, difference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -140,19 +140,13 @@ def check_names(
     FeatureMismatchError
         Naming the first that differ.
     """
-    if tuple(theirs) == tuple(ours):
-        return
-    missing = [name for name in ours if name not in theirs]
-    extra = [name for name in theirs if name not in ours]
-    said = [f"lacks {missing[:5]}"] if missing else []
-    said += [f"has {extra[:5]} besides"] if extra else []
-    difference = f"it {' and '.join(said)}" if said else "they are in another order"
-    if missing or remedy is None:
-        remedy = "Give the features of the model, in its order"
-    raise FeatureMismatchError(
-        f"the model was fitted on {len(ours)} features, {where} has {len(theirs)}: {difference}. "
-        f"{remedy}"
-    )
+    if differs := difference(theirs, ours):
+        if remedy is None or set(ours) - set(theirs):
+            remedy = "Give the features of the model, in its order"
+        raise FeatureMismatchError(
+            f"the model was fitted on {len(ours)} features, {where} has {len(theirs)}: {differs}. "
+            f"{remedy}"
+        )
 
 
 def task_ids(groups: ArrayLike, what: str = "groups") -> NDArray[Any]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from daskmlr.errors import InputError
+from daskmlr.errors import FeatureMismatchError, InputError
+from daskmlr.storage.checking import difference
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -154,6 +155,59 @@ def check_columns(wanted: Iterable[str], there: Collection[Any], where: str) -> 
             + (f" and {len(there) - 20} more" if len(there) > 20 else "")
         )
         raise InputError(f"column {name!r} is not in {where}: {hint}")
+
+
+def check_levels(
+    theirs: Mapping[str, Any] | None, ours: Mapping[str, Any] | None, where: str
+) -> None:
+    """Refuse data whose categories have other levels than a model's, or another reference level.
+
+    Names of features do not tell the reference: ``sex=M`` may be against F or against E.
+
+    Parameters
+    ----------
+    theirs, ours : dict or None
+        Encodings of the data and of the model, see `FeatureEncoding.to_dict`. Without one of them,
+        as of arrays, nothing is known of levels, and nothing refused.
+    where : str
+        What the data are called.
+
+    Raises
+    ------
+    FeatureMismatchError
+        Naming the column, and its levels there and in the model.
+
+    Examples
+    --------
+    >>> ours, theirs = ({"categories": {"sex": [first, "M"]}} for first in "FE")
+    >>> check_levels(theirs, ours, "the store")
+    Traceback (most recent call last):
+        ...
+    daskmlr.errors.FeatureMismatchError: column 'sex' has the levels 'F' (the reference), 'M' in ...
+    """
+    if theirs is None or ours is None:
+        return
+    found, wanted = (
+        {name: [*map(str, levels)] for name, levels in encoding.get("categories", {}).items()}
+        for encoding in (theirs, ours)
+    )
+    for name in [*wanted, *found]:
+        there, here = found.get(name, []), wanted.get(name, [])
+        if differs := difference(there, here):
+            raise FeatureMismatchError(
+                f"column {name!r} has {_listed(here)} in the model, {_listed(there)} in {where} "
+                f"({differs}): coefficients and intercept would mean something else. Write the "
+                "store again with the levels of the model"
+            )
+
+
+def _listed(levels: list[str]) -> str:
+    """Name the first levels of a categorical column."""
+    if not levels:
+        return "no levels (it is numeric, or not there)"
+    first, *others = map(repr, levels[:8])
+    more = f" and {len(levels) - 8} more" if len(levels) > 8 else ""
+    return f"the levels {', '.join([f'{first} (the reference)', *others])}{more}"
 
 
 def numeric_values(series: pd.Series[Any]) -> NDArray[np.float64]:

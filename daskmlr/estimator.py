@@ -227,7 +227,7 @@ class MixedLinearRegression(CardOfModel, RegressorMixin, BaseEstimator):  # type
         InputError
             If a store holds nothing new.
         FeatureMismatchError
-            If the features are others.
+            If the features are others, or categories have other levels.
         """
         if not hasattr(self, "model_"):
             return self.fit(X, y, groups=groups, client=client, progress=progress)

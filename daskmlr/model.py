@@ -10,6 +10,7 @@ import numpy as np
 from daskmlr.arguments import check_names, checked_rows, grouped_rows, label_shares
 from daskmlr.data import as_store
 from daskmlr.describe import model_card, model_text
+from daskmlr.encoding import check_levels
 from daskmlr.errors import DamagedStoreError, InputError
 from daskmlr.graph.reduce import map_tasks
 from daskmlr.kernels.assignment import Mixture, block_log_likelihood, posterior
@@ -23,7 +24,6 @@ from daskmlr.uncertainty import Uncertainty, check_level, measure_uncertainty
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -220,15 +220,15 @@ class Model:
             raise DamagedStoreError(said) from error
         return model
 
-    def check_features(self, feature_names: Sequence[str], where: str) -> None:
-        """Refuse data whose features are not those of the model, in the same order.
+    def check_store(self, tasks: TaskStore) -> None:
+        """Refuse a store whose features are not those of the model, in order and by their levels.
 
         Raises
         ------
         FeatureMismatchError
-            Naming the first that differ.
         """
-        check_names(feature_names, self.feature_names, where)
+        check_levels(tasks.encoding, self.encoding, f"the store {tasks.path}")
+        check_names(tasks.feature_names, self.feature_names, f"the store {tasks.path}")
 
     def assign(
         self,
@@ -266,7 +266,7 @@ class Model:
         InputError, FeatureMismatchError, PathExistsError
         """
         with as_store(X, y, groups, self) as tasks:
-            self.check_features(tasks.feature_names, f"the store {tasks.path}")
+            self.check_store(tasks)
             return map_tasks(
                 tasks, assigned_columns, out,
                 args=self._centred(), client=client, progress=progress, name="assign",
@@ -377,7 +377,7 @@ class Model:
         InformationError, PlanError
             As `measure_uncertainty`, which also warns where the result cannot be trusted.
         """
-        self.check_features(tasks.feature_names, f"the store {tasks.path}")
+        self.check_store(tasks)
         is_own = self.left_out.size > 0 and begins_with(tasks, self.sources[0])
         part = Part(0, 1, 0, self.left_out) if is_own else None
         return measure_uncertainty(

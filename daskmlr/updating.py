@@ -63,9 +63,9 @@ def update_model(
     InputError
         If there is nothing new, or the model was not fitted on all tasks of its store.
     FeatureMismatchError
-        If the features are others.
+        If the features are others, or categories have other levels.
     """
-    model.check_features(tasks.feature_names, f"the store {tasks.path}")
+    model.check_store(tasks)
     first = first_new_block(model, tasks)
     frame, mixture, old = _state(model)
     total = old.gram.sum(axis=0)[:-1, :-1]

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daskmlr.encoding import FeatureEncoding
-from daskmlr.errors import InputError
+from daskmlr.encoding import FeatureEncoding, check_levels
+from daskmlr.errors import FeatureMismatchError, InputError
 
 ENCODING = FeatureEncoding(("x", "c", "z"), {"c": ("a", "b", "d")})
 
@@ -136,6 +136,37 @@ def test_the_row_is_named_by_its_label():
 def test_objects_that_are_neither_number_nor_text():
     with pytest.raises(InputError, match=r"'x' has 3 values that are not numbers.*row 0"):
         ENCODING.encode(frame(x=[dt.date(2020, 1, 1)] * 3))
+
+
+def levels(**categories):
+    return {"columns": [*categories], "categories": categories}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "message"),
+    [
+        (
+            levels(sex=["E", "M"]),
+            r"'sex' has the levels 'F' \(the reference\), 'M' in the model, the levels 'E' "
+            r"\(the reference\), 'M' in it \(it lacks \['F'\] and has \['E'\] besides\)",
+        ),
+        (levels(sex=["M", "F"]), "another order"),
+        (levels(sex=["F", "M", "X"]), r"has \['X'\] besides"),
+        (levels(), r"no levels \(it is numeric, or not there\) in it"),
+        (levels(sex=["F", "M"], town=["A", "B"]), r"'town' has no levels .* in the model"),
+        (levels(sex=[f"L{i}" for i in range(20)]), "'L7' and 12 more in it"),
+    ],
+)
+def test_other_levels_than_the_models_are_refused(theirs, message):
+    with pytest.raises(FeatureMismatchError, match=message):
+        check_levels(theirs, levels(sex=["F", "M"]), "it")
+
+
+def test_equal_levels_and_unknown_ones_are_let_through():
+    ours = levels(month=[1, 2], sex=["F", "M"])
+    for theirs in (ours, levels(month=["1", "2"], sex=["F", "M"]), None):
+        check_levels(theirs, ours, "it")
+        check_levels(ours, theirs, "it")
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,23 @@ def checked_names(feature_names: Sequence[str]) -> list[str]:
     return names
 
 
+def difference(theirs: Sequence[object], ours: Sequence[object]) -> str:
+    """Say what tells a list of distinct things from the one that is wanted; empty if nothing does.
+
+    Examples
+    --------
+    >>> difference(["a", "c"], ["a", "b"]), difference(["b", "a"], ["a", "b"])
+    ("it lacks ['b'] and has ['c'] besides", 'they are in another order')
+    """
+    missing = [thing for thing in ours if thing not in theirs]
+    extra = [thing for thing in theirs if thing not in ours]
+    if missing or extra:
+        said = [f"lacks {missing[:5]}"] if missing else []
+        said += [f"has {extra[:5]} besides"] if extra else []
+        return f"it {' and '.join(said)}"
+    return "" if list(theirs) == list(ours) else "they are in another order"
+
+
 def checked_dtype(dtype: str) -> np.dtype[Any]:
     """Return float32 or float64 in the machine's byte order."""
     try:
