@@ -160,7 +160,7 @@ def diagnose(outcome: Outcome, spectrum: Spectrum, sums: DiagnosisSums) -> Diagn
             "components_of_several": int(np.count_nonzero(_of_several(mixture, signal, edge))),
             "residual_signal": signal.tolist(),
             "residual_signal_edge": edge.tolist(),
-            **_information_criteria(outcome, n_coefficients, sums.entropy),
+            **_information_criteria(outcome, n_coefficients, sums),
         }
     )
     if not outcome.converged:
@@ -179,17 +179,21 @@ def diagnose(outcome: Outcome, spectrum: Spectrum, sums: DiagnosisSums) -> Diagn
     return result
 
 
-def _information_criteria(outcome: Outcome, p: int, entropy: float) -> dict[str, float]:
+def _information_criteria(outcome: Outcome, p: int, sums: DiagnosisSums) -> dict[str, float]:
     """BIC (Schwarz 1978) and ICL (Biernacki, Celeux, Govaert 2000), the smaller the better.
+
+    Tasks that a robust fit left out count, as if each had a noise of its own: of two fits the one
+    that leaves more of them out would be the better else.
 
     Parameters are k regressions of p coefficients and a noise variance, and k - 1 weights;
     observations are examples.
     """
     k = outcome.mixture.n_components
     log_n = np.log(outcome.sums.n_rows)
-    bic = -2 * outcome.sums.log_likelihood + (k * (p + 2) - 1) * log_n
-    one = -2 * _pooled_log_likelihood(outcome.sums) + (p + 1) * log_n
-    return {"bic": float(bic), "icl": float(bic + 2 * entropy), "bic_of_one": float(one)}
+    log_likelihood = outcome.sums.log_likelihood + sums.left_out
+    bic = -2 * log_likelihood + (k * (p + 2) - 1) * log_n
+    one = -2 * (_pooled_log_likelihood(outcome.sums) + sums.left_out) + (p + 1) * log_n
+    return {"bic": float(bic), "icl": float(bic + 2 * sums.entropy), "bic_of_one": float(one)}
 
 
 def _pooled_log_likelihood(sums: ComponentSums) -> float:

@@ -161,6 +161,26 @@ def test_a_component_of_what_no_regression_explains_is_told(tmp_path):
     assert fitted.weights_[3] == pytest.approx(40 / 2800, rel=0.3)
 
 
+@pytest.mark.parametrize("n_odd", [0, 25])
+def test_tasks_left_out_count_for_the_number_of_components(n_odd):
+    """Two components leave more out than three, and must not look better for it."""
+    rng = np.random.default_rng(1)
+    groups = np.repeat(np.arange(2000), 8)
+    kind = rng.choice(3, size=2000, p=[0.5, 0.3, 0.2])[groups]
+    X = np.column_stack([rng.uniform(8, 12, len(groups)), rng.random(len(groups)) < 1 / 3])
+    y = np.array([-30, -5, -12])[kind] * (X[:, 0] - 10) + np.array([0, 60, -50])[kind] * X[:, 1]
+    y += rng.normal(0, 15, len(groups))
+    odd = groups < n_odd
+    y[odd] = rng.normal(0, 300, odd.sum())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the trials
+        model = MixedLinearRegression("auto", robust=0.05, random_state=0).fit(X, y, groups=groups)
+    trials = {trial["n_components"]: trial for trial in model.diagnostics_["selection"]}
+    assert model.model_.n_components == 3, trials
+    assert set(range(n_odd)) <= set(model.model_.left_out.tolist())
+    assert trials[2]["bic"] > trials[3]["bic"] + 1000
+
+
 @pytest.mark.parametrize("robust", [0, 0.5, -0.1])
 def test_impossible_fractions_are_refused(robust, tmp_path):
     with create_tasks(tmp_path / "t", feature_names=["x"]) as writer:

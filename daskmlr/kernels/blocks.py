@@ -276,11 +276,18 @@ def tasks_in(part: Part | None, block: TaskBlock) -> NDArray[np.bool_]:
     return part.holds(block.first_task, block.first_task + block.n_tasks)
 
 
+def tasks_excluded(part: Part | None, block: TaskBlock) -> NDArray[np.bool_]:
+    """Whether each task of a block is excluded, whichever part it is in."""
+    if part is None:
+        return np.zeros(block.n_tasks, dtype=bool)
+    return part.excludes(block.first_task, block.first_task + block.n_tasks)
+
+
 def rows_not_excluded(part: Part | None, block: TaskBlock) -> NDArray[np.bool_] | None:
     """Whether each row's task is not excluded, whichever part it is in; None if all are so."""
     if part is None:
         return None
-    outside = part.excludes(block.first_task, block.first_task + block.n_tasks)
+    outside = tasks_excluded(part, block)
     return np.repeat(~outside, block.sizes) if outside.any() else None
 
 

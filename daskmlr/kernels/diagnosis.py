@@ -23,7 +23,13 @@ from daskmlr.kernels.assignment import (
     rows_log_likelihood,
     sums_of_squares,
 )
-from daskmlr.kernels.blocks import rows_in_piece, rows_of_tasks, segment_matrix, tasks_in
+from daskmlr.kernels.blocks import (
+    rows_in_piece,
+    rows_of_tasks,
+    segment_matrix,
+    tasks_excluded,
+    tasks_in,
+)
 from daskmlr.kernels.moments import example_signs, task_weight
 from daskmlr.kernels.regression import NEGLIGIBLE
 from daskmlr.kernels.thin import along
@@ -58,6 +64,10 @@ class DiagnosisSums:
         Weighted number of those pairs.
     spread : ndarray of shape (k,), float64
         Sum of ``(weight |e v| |e' v'|)^2`` over them: how far `cross` moves by chance.
+    left_out : float
+        Log-likelihood of the excluded tasks, each under the pooled regression with a noise of its
+        own, no less than the least of a component: what no mixture has to explain, for a price
+        that hardly depends on the mixture.
     """
 
     examples: NDArray[np.float64]
@@ -67,6 +77,7 @@ class DiagnosisSums:
     null: NDArray[np.float64]
     pairs: NDArray[np.float64]
     spread: NDArray[np.float64]
+    left_out: float
 
 
 def diagnosis_from_block(
@@ -102,13 +113,18 @@ def diagnosis_from_block(
     examples, merging_loss = np.zeros(k), np.zeros(k)
     moments = _ResidualMoments.zeros(k, r)
     others = 1 - np.eye(k) - np.eye(k)[:, nearest]
-    entropy = 0.0
+    entropy, left_out = 0.0, 0.0
     for piece in block.pieces(rows_in_piece(block, 3 * k + 2 * r)):
         covariates, targets = frame.rows(piece)
         residual = residuals(covariates, targets, mixture.coef)
         rss = sums_of_squares(residual, piece.offsets)
         shares, log_likelihood = posterior(joint_log_likelihood(rss, piece.sizes, mixture))
         counted = tasks_in(part, piece)
+        if (excluded := tasks_excluded(part, piece)).any():
+            square = segment_matrix(piece.offsets, targets) @ targets
+            left_out += _explained_alone(
+                square[excluded], piece.sizes[excluded], mixture.noise_variance.min()
+            )
         examples += (piece.sizes * counted) @ shares
         entropy += float(entr(shares).sum(axis=1) @ counted)
         if k > 1:
@@ -122,8 +138,15 @@ def diagnosis_from_block(
         moments.pairs += (piece.sizes * (piece.sizes - 1.0)) @ shares
         moments.add(along(covariates, basis), residual, piece, shares, example_signs(piece, seed))
     return DiagnosisSums(
-        examples, entropy, merging_loss, moments.cross, moments.null, moments.pairs, moments.spread
-    )
+        examples, entropy, merging_loss, moments.cross, moments.null, moments.pairs, moments.spread,
+        left_out,
+    )  # fmt: skip
+
+
+def _explained_alone(square: NDArray[np.floating], sizes: NDArray[np.int64], least: float) -> float:
+    """Log-likelihood of tasks, each under its own noise variance around zero."""
+    variance = np.maximum(square / np.maximum(sizes, 1), least)
+    return float(-0.5 * (sizes * np.log(2 * np.pi * variance) + square / variance).sum())
 
 
 def combine_diagnosis(left: DiagnosisSums, right: DiagnosisSums) -> DiagnosisSums:
@@ -136,6 +159,7 @@ def combine_diagnosis(left: DiagnosisSums, right: DiagnosisSums) -> DiagnosisSum
         left.null + right.null,
         left.pairs + right.pairs,
         left.spread + right.spread,
+        left.left_out + right.left_out,
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from daskmlr.kernels.assignment import Mixture, block_log_likelihood, posterior
 from daskmlr.kernels.blocks import Part
@@ -104,7 +105,7 @@ def test_sums_are_those_of_the_formulas(seed, sizes, d, k):
                         null[j] += weight * sign[first] * sign[second] * np.outer(a, b)
                         pairs[j] += weight
                         spread[j] += weight**2 * (a @ a) * (b @ b)
-    expected = DiagnosisSums(examples, entropy, loss, cross, null, pairs, spread)
+    expected = DiagnosisSums(examples, entropy, loss, cross, null, pairs, spread, 0.0)
     assert_same(diagnose(block, frame, mixture, basis), expected, rtol=1e-6)
 
 
@@ -127,6 +128,19 @@ def test_only_the_tasks_of_the_part_count():
     parts = [diagnose(block, frame, mixture, np.eye(3), Part(i, 3, 7)) for i in range(3)]
     assert_same(reduce(combine_diagnosis, parts), diagnose(block, frame, mixture, np.eye(3)))
     assert all(p.examples.sum() < block.n_rows for p in parts)
+
+
+def test_excluded_tasks_have_a_noise_of_their_own():
+    block, frame, mixture = random_block(0, [3, 4] * 30, 2), plain_frame(2), random_mixture(0, 2, 2)
+    excluded, wanted = np.array([1, 7, 30]), 0.0
+    for i in excluded:
+        y = block.tasks(i, i + 1).y.astype(np.float64)
+        deviation = np.sqrt(max(np.mean(y**2), mixture.noise_variance.min()))
+        wanted += norm.logpdf(y, scale=deviation).sum()
+    part = Part(0, 1, 0, excluded)
+    assert diagnose(block, frame, mixture, np.eye(3), part).left_out == pytest.approx(wanted)
+    pieces = [diagnose(piece, frame, mixture, np.eye(3), part) for piece in cut(block, [5, 8, 40])]
+    assert reduce(combine_diagnosis, pieces).left_out == pytest.approx(wanted)
 
 
 def truth_of(problem) -> Mixture:
