@@ -5,19 +5,32 @@ from __future__ import annotations
 import decimal
 import difflib
 import numbers
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import numpy as np
 import pandas as pd
 
-from daskmlr.errors import FeatureMismatchError, InputError
+from daskmlr.errors import FeatureMismatchError, InputError, MissingColumnError
 from daskmlr.storage.checking import difference
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+
+class Encoded(Protocol):
+    """A store or a model."""
+
+    @property
+    def encoding(self) -> dict[str, Any] | None:
+        """See `FeatureEncoding.to_dict`."""
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the d features."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +79,8 @@ class FeatureEncoding:
             if len(values) < 2:
                 raise InputError(
                     f"column {name!r} has one category only ({values[0]!r}): it says no more than "
-                    "the intercept does; leave it out of the features"
+                    "the intercept does; leave it out of the features, or take its categories "
+                    "from an earlier store or model (like=..., on the command line --like)"
                     if values
                     else f"column {name!r} has no categories"
                 )
@@ -120,6 +134,13 @@ class FeatureEncoding:
                 start += 1
         return out
 
+    @classmethod
+    def of(cls, source: Encoded) -> FeatureEncoding:
+        """Give that of a store or a model; without one, its features are columns as they are."""
+        if source.encoding is None:
+            return cls(tuple(source.feature_names), {})
+        return cls.from_dict(source.encoding)
+
     def to_dict(self) -> dict[str, Any]:
         """Return what `from_dict` takes; JSON can hold it."""
         return {
@@ -141,7 +162,7 @@ def check_columns(wanted: Iterable[str], there: Collection[Any], where: str) -> 
 
     Raises
     ------
-    InputError
+    MissingColumnError
     """
     for name in wanted:
         if name in there:
@@ -154,7 +175,21 @@ def check_columns(wanted: Iterable[str], there: Collection[Any], where: str) -> 
             else f"there are {', '.join(repr(str(other)) for other in list(there)[:20])}"
             + (f" and {len(there) - 20} more" if len(there) > 20 else "")
         )
-        raise InputError(f"column {name!r} is not in {where}: {hint}")
+        raise MissingColumnError(f"column {name!r} is not in {where}: {hint}")
+
+
+@contextmanager
+def columns_wanted(why: str) -> Iterator[None]:
+    """Add to the error about a column that is not there why it is wanted.
+
+    Raises
+    ------
+    FeatureMismatchError
+    """
+    try:
+        yield
+    except MissingColumnError as error:
+        raise FeatureMismatchError(f"{error} ({why})") from None
 
 
 def check_levels(
@@ -196,8 +231,8 @@ def check_levels(
         if differs := difference(there, here):
             raise FeatureMismatchError(
                 f"column {name!r} has {_listed(here)} in the model, {_listed(there)} in {where} "
-                f"({differs}): coefficients and intercept would mean something else. Write the "
-                "store again with the levels of the model"
+                f"({differs}): coefficients and intercept would mean something else. Ingest "
+                "the table again, --like the model (in Python, like=model)"
             )
 
 
@@ -247,10 +282,15 @@ def _codes(series: pd.Series[Any], categories: tuple[str | int, ...]) -> NDArray
         codes = known_values.get_indexer(levels)[series.cat.codes]
     else:
         codes = known_values.get_indexer(pd.Index(series.to_numpy(dtype=object)))
+    _refuse(series, codes < 0, unknown_category(categories))
+    return codes
+
+
+def unknown_category(categories: Sequence[str | int]) -> str:
+    """Say what is wrong with values that are none of the categories."""
     known = ", ".join(repr(value) for value in categories[:10])
     more = f" and {len(categories) - 10} more" if len(categories) > 10 else ""
-    _refuse(series, codes < 0, f"values that are no known category (known are {known}{more})")
-    return codes
+    return f"values that are no known category (known are {known}{more})"
 
 
 def _refuse_non_numbers(series: pd.Series[Any]) -> None:
@@ -270,7 +310,15 @@ def _refuse(series: pd.Series[Any], bad: NDArray[np.bool_], what: str) -> None:
     value = series.iloc[first]
     if isinstance(value, np.generic):
         value = value.item()
-    raise InputError(
-        f"column {series.name!r} has {np.count_nonzero(bad):,} {what}; "
-        f"the first is {value!r} in row {series.index[first]!r}"
-    )
+    where = f"row {series.index[first]!r}"
+    refuse_values(str(series.name), int(np.count_nonzero(bad)), what, value, where)
+
+
+def refuse_values(column: str, count: int, what: str, first: object, where: str) -> NoReturn:
+    """Say how many values of a column are bad, and where the first is.
+
+    Raises
+    ------
+    InputError
+    """
+    raise InputError(f"column {column!r} has {count:,} {what}; the first is {first!r} in {where}")

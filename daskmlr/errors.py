@@ -43,6 +43,10 @@ class AccessError(StoreError, OSError):
     """An object store refused access, or did not answer."""
 
 
+class MissingColumnError(InputError):
+    """A table lacks a column."""
+
+
 class FeatureMismatchError(InputError):
     """A model was fitted on other features than the data at hand."""
 

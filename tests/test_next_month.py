@@ -5,8 +5,10 @@ import pandas as pd
 import pytest
 
 from daskmlr import MixedLinearRegression, Model, create_tasks, ingest, open_tasks
-from daskmlr.errors import CheckpointError, FeatureMismatchError
+from daskmlr.encoding import FeatureEncoding
+from daskmlr.errors import CheckpointError, FeatureMismatchError, InputError, StoreError
 from daskmlr.record import checkpointing
+from tests.benchmarks.ingest_memory import same_files
 from tests.test_cli import refuse, succeed
 
 COLUMNS = ("--task", "patient", "--target", "score")
@@ -80,3 +82,143 @@ def test_a_store_without_an_encoding_is_taken_by_its_names(folder, tmp_path):
         writer.write(block.X, block.y, block.sizes)
     labels = Model.load(folder / "model").assign(open_tasks(tmp_path / "plain"))["label"]
     assert len(labels) == 300
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize("source", ["first", "model"])
+def test_a_table_of_some_categories_is_ingested_like_the_first(folder, tmp_path, source, suffix):
+    table = visits(1000, 60).query("sex == 'M' and clinic != 'C'")
+    table = table.assign(note="k")[["clinic", "note", "score", "sex", "dose", "patient"]]
+    new = tmp_path / f"new.{suffix}"
+    table.to_csv(new, index=False) if suffix == "csv" else table.to_parquet(new)
+    assert "one category only" in refuse("ingest", new, tmp_path / "t", *COLUMNS)
+    succeed("ingest", new, tmp_path / "t", "--like", folder / source)
+    tasks, first = open_tasks(tmp_path / "t"), open_tasks(folder / "first")
+    for name in ("feature_names", "encoding", "dtype", "task_name", "target_name"):
+        assert getattr(tasks, name) == getattr(first, name)
+    expected = table.sort_values("patient", kind="stable")
+    block = tasks.read_block(0)
+    wanted = np.column_stack(
+        [expected["dose"], expected["sex"] == "M", expected["clinic"] == "B", 0 * expected["dose"]]
+    )
+    np.testing.assert_array_equal(block.X, wanted)
+    assert "new tasks" in succeed("update", folder / "model", tmp_path / "t", tmp_path / "m").output
+    succeed("assign", folder / "model", tmp_path / "t", tmp_path / "labels.parquet")
+
+
+def test_the_same_table_like_its_own_store_gives_the_same_store(folder, tmp_path):
+    ingest(folder / "first.parquet", tmp_path / "again", like=folder / "first")
+    assert same_files(folder / "first", tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    ("values", "levels"),
+    [
+        (pd.Series([2, 1, 2, 2]), (1, 2, 3)),
+        (pd.Series([2.0, 1.0, 2.0, 2.0]), (1, 2, 3)),
+        (pd.Series(["2", "1.0", "2", "2"]), (1, 2, 3)),
+        (pd.Series([2, 1, 2, 2]), ("1", "2", "x")),
+        (pd.Series(["2", "1", "2", "2"]), ("1", "2", "x")),
+        (pd.Series(["2", "1", "2", "2"], dtype="category"), ("1", "2", "x")),
+        (pd.Series([2, 1, 2, 2], dtype="category"), (1, 2, 3)),
+        (pd.Series([True, False, True, True]), (0, 1)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_levels_are_those_known_whatever_the_values_look_like(tmp_path, values, levels, suffix):
+    if values.dtype == bool and suffix == "csv":
+        values = values.astype(int)
+    encoding = {"columns": ["c", "x"], "categories": {"c": list(levels)}}
+    names = FeatureEncoding.from_dict(encoding).feature_names
+    with create_tasks(tmp_path / "first", feature_names=names, encoding=encoding) as writer:
+        writer.write(np.zeros((2, len(names))), np.zeros(2), [2])
+    table = pd.DataFrame({"task": [1, 1, 2, 2], "c": values, "x": 5, "y": [1.0, 2, 3, 4]})
+    new = tmp_path / f"new.{suffix}"
+    table.to_csv(new, index=False) if suffix == "csv" else table.to_parquet(new)
+    tasks = ingest(new, tmp_path / "t", like=tmp_path / "first")
+    assert tasks.encoding == encoding
+    one_hot = np.zeros((4, len(levels)))
+    one_hot[[0, 1, 2, 3], [1, 0, 1, 1]] = 1
+    np.testing.assert_array_equal(tasks.read_block(0).X, np.c_[one_hot[:, 1:], np.full(4, 5)])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            {"clinic": ["A", "D", "B", "D"]},
+            InputError,
+            r"'clinic' has 2 values that are no known category \(known are 'A', 'B', 'C'\); the "
+            r"first is 'D' in row 2 .line 3. of .*new.csv",
+        ),
+        (
+            {"sex": None},
+            FeatureMismatchError,
+            r"'sex' is not in .*new.csv.*as in the store .*first",
+        ),
+        ({"score": None}, FeatureMismatchError, r"'score' is not in .*as in the store"),
+        ({"dose": ["low", "high", "low", "low"]}, InputError, r"'dose' holds text.*'low' in row 1"),
+        ({"dose": [1, None, 2, 3]}, InputError, r"missing in 1 of 4 rows \('dose' 1\)"),
+    ],
+)
+def test_tables_that_are_not_like_the_first(folder, tmp_path, change, error, message):
+    table = visits(1000, 1, n_visits=4).assign(**change).dropna(axis=1, how="all")
+    table.to_csv(tmp_path / "new.csv", index=False)
+    with pytest.raises(error, match=message):
+        ingest(tmp_path / "new.csv", tmp_path / "t", like=folder / "first")
+    said = refuse("ingest", tmp_path / "new.csv", tmp_path / "t", "--like", folder / "first")
+    assert "Error: " in said
+    assert [path.name for path in tmp_path.iterdir()] == ["new.csv"]
+
+
+def test_an_unknown_level_in_a_row_that_is_dropped_is_no_error(folder, tmp_path):
+    table = visits(1000, 1, n_visits=4).assign(clinic=["A", "D", "B", "A"], dose=[1, None, 2, 3])
+    tasks = ingest(table, tmp_path / "t", like=folder / "first", missing="drop")
+    assert tasks.n_rows == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--features", "dose"), "features and like exclude each other: they are those of the sto"),
+        (("--categorical", "sex"), "categorical and like exclude each other"),
+        (("--dtype", "float32"), "dtype is float32, and float64 in the store"),
+        (("--target", "dose"), "the target is 'dose', and 'score' in the store"),
+        (("--task", "dose"), "'dose' is the task: take it out of the features"),
+    ],
+)
+def test_wishes_that_contradict_like(folder, tmp_path, options, message):
+    inputs = (folder / "first.parquet", tmp_path / "t")
+    said = refuse("ingest", *inputs, "--like", folder / "first", *options)
+    assert message in " ".join(said.split())
+
+
+def test_what_like_can_be(folder, tmp_path):
+    table = visits(1000, 5)
+    model, first = Model.load(folder / "model"), open_tasks(folder / "first")
+    for index, like in enumerate((model, first, str(folder / "model"))):
+        tasks = ingest(table, tmp_path / f"t{index}", like=like, dtype="float64")
+        assert tasks.feature_names == model.feature_names
+    half = ingest(table, tmp_path / "half", like=model, dtype="float32")
+    assert half.dtype == np.float32
+    assert ingest(table, tmp_path / "half2", like=half).dtype == np.float32
+    renamed = table.rename(columns={"patient": "person"})
+    assert ingest(renamed, tmp_path / "p", like=model, task="person").task_name == "person"
+    estimator = MixedLinearRegression(2)
+    with pytest.raises(InputError, match=r"got MixedLinearRegression; .* give its model_"):
+        ingest(table, tmp_path / "no", like=estimator)
+    with pytest.raises(StoreError, match=r"no task store at .*nowhere"):
+        ingest(table, tmp_path / "no", like=tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"--task, --target.*--like"):
+        ingest(table, tmp_path / "no", task="patient")
+
+
+def test_a_store_of_arrays_is_a_pattern_by_the_names_of_its_features(tmp_path):
+    with create_tasks(tmp_path / "plain", feature_names=["dose", "age"]) as writer:
+        writer.write(np.zeros((2, 2)), np.zeros(2), [2])
+    table = visits(0, 3).assign(age=40)
+    tasks = ingest(table, tmp_path / "t", like=tmp_path / "plain", task="patient", target="score")
+    assert tasks.feature_names == ("dose", "age")
+    with pytest.raises(FeatureMismatchError, match="'task' is not in the data frame"):
+        ingest(table, tmp_path / "u", like=tmp_path / "plain", target="score")

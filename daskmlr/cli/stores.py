@@ -96,12 +96,19 @@ def simulate(
 @main.command()
 @click.argument("inputs", nargs=-1, required=True)
 @click.argument("out", type=PATH_OR_URL)
-@click.option("--task", required=True, metavar="COL", help="Column that names the task of a row.")
-@click.option("--target", required=True, metavar="COL", help="Column to predict.")
+@click.option("--task", metavar="COL", help="Column that names the task of a row.")
+@click.option("--target", metavar="COL", help="Column to predict.")
 @click.option("--features", metavar="A,B,...", help="Default: all other columns.")
 @click.option("--categorical", metavar="A,B,...", help="Numeric columns to take as categories.")
+@click.option(
+    "--like",
+    type=PATH_OR_URL,
+    metavar="STORE_OR_MODEL",
+    help="Take features, categories and dtype as there, and --task and --target unless given: "
+    "then a model can use OUT.",
+)
 @click.option("--missing", type=click.Choice(["error", "drop"]), default="error", show_default=True)
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float64")
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Default: float64.")
 @click.option("--memory-limit", metavar="SIZE", help="For grouping rows by task, such as 1GB.")
 @click.option(
     "--temporary-directory", type=click.Path(file_okay=False), help="Default: beside OUT."

@@ -14,6 +14,7 @@ from daskmlr.ingestion.inputs import CATEGORY
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from daskmlr.encoding import FeatureEncoding
     from daskmlr.ingestion.engine import Engine
     from daskmlr.ingestion.inputs import Inputs
 
@@ -38,6 +39,10 @@ class Column:
         See `Inputs`.
     declared : bool
         Whether the user, or the input, says that it is categorical.
+    numeric : bool
+        Whether it must hold numbers: the target, and features that are known to.
+    levels : tuple of str or int, optional
+        Its categories, if they are known; then its values are text until they are encoded.
     type : str
         DOUBLE, BIGINT or VARCHAR; a feature of one of the last two is made one-hot.
     """
@@ -46,6 +51,8 @@ class Column:
     alias: str
     kind: str
     declared: bool = False
+    numeric: bool = False
+    levels: tuple[str | int, ...] | None = None
     type: str = ""
 
     @property
@@ -59,8 +66,15 @@ class Column:
         return self.declared or self.alias == "t"
 
     @property
+    def levels_are_whole(self) -> bool:
+        """Whether its categories are known, and whole numbers."""
+        return self.levels is not None and all(isinstance(level, int) for level in self.levels)
+
+    @property
     def sql(self) -> str:
         """The values in their type; a missing one is NULL."""
+        if self.levels is not None:
+            return _level_text(self)
         if self.type == "DOUBLE":
             return f"nullif(CAST({self.alias} AS DOUBLE), 'nan'::DOUBLE)"
         if self.type == "BIGINT" and self.kind.endswith("text"):
@@ -79,6 +93,7 @@ def read_columns(
     target: str,
     features: Sequence[str],
     categorical: Sequence[str],
+    known: FeatureEncoding | None = None,
 ) -> list[Column]:
     """Name the columns and settle their types by what they hold.
 
@@ -92,6 +107,8 @@ def read_columns(
     features : sequence of str
     categorical : sequence of str
         Of the features.
+    known : FeatureEncoding, optional
+        Of the features: they are numeric and categorical as it has them, not as they look.
 
     Returns
     -------
@@ -103,11 +120,19 @@ def read_columns(
     InputError
         For text among numbers, numbers kept as text, dates, and types that are neither.
     """
-    columns = [Column(task, "t", inputs.kinds[task]), Column(target, "y", inputs.kinds[target])]
+    columns = [
+        Column(task, "t", inputs.kinds[task]),
+        Column(target, "y", inputs.kinds[target], numeric=True),
+    ]
     for index, name in enumerate(features):
-        kind = inputs.kinds[name]
-        declared = name in categorical or kind.startswith(CATEGORY)
-        columns.append(Column(name, f"f{index}", kind, declared))
+        column, kind = Column(name, f"f{index}", inputs.kinds[name]), inputs.kinds[name]
+        if known is None:
+            declared = name in categorical or kind.startswith(CATEGORY)
+            columns.append(replace(column, declared=declared))
+        elif name in known.categories:
+            columns.append(replace(column, declared=True, levels=known.categories[name]))
+        else:
+            columns.append(replace(column, kind=kind.removeprefix(CATEGORY), numeric=True))
     for column in columns:
         _refuse_kind(column)
     _create_raw(engine, inputs, columns)
@@ -149,6 +174,8 @@ def _refuse_kind(column: Column) -> None:
 def _looks(column: Column, untyped: bool) -> list[str]:
     """Return what must be counted to settle a column's type."""
     alias = column.alias
+    if column.levels is not None:
+        return []
     if column.is_key and column.kind.endswith("number"):
         return [
             f"count_if(nullif(CAST({alias} AS DOUBLE), 'nan'::DOUBLE) IS NOT NULL AND "
@@ -183,6 +210,8 @@ class _Settle:
         self._engine, self._inputs, self._seen = engine, inputs, seen
 
     def __call__(self, column: Column) -> str:
+        if column.levels is not None:
+            return "VARCHAR"
         if column.is_key:
             return self._key(column)
         return self._value(column) if column.kind == "text" else "DOUBLE"
@@ -223,7 +252,7 @@ class _Settle:
             )
         if times == there:
             raise InputError(f"column {column.name!r} holds times: {TIME_ADVICE}")
-        if column.alias == "y" or 2 * numbers > there:
+        if column.numeric or 2 * numbers > there:
             value, where = self._first(column, f"TRY_CAST({column.alias} AS DOUBLE) IS NULL")
             raise InputError(
                 f"column {column.name!r} holds text where numbers are wanted, in "
@@ -234,7 +263,7 @@ class _Settle:
         return "VARCHAR"
 
     def _or_declare(self, column: Column) -> str:
-        return "" if column.alias == "y" else ", or declare the column categorical"
+        return "" if column.numeric else ", or declare the column categorical"
 
     def _first(self, column: Column, condition: str) -> tuple[Any, str]:
         """First value that a condition holds of, and its place."""
@@ -243,6 +272,18 @@ class _Settle:
             f"AND ({condition}) ORDER BY file, row LIMIT 1"
         )[0]
         return value, place(self._inputs, file, row)
+
+
+def _level_text(column: Column) -> str:
+    """Write a category as `str` writes it; whole numbers in one way, whatever they come as."""
+    alias = column.alias
+    if not column.kind.endswith("number"):
+        text = f"CAST({alias} AS VARCHAR)"
+        return _without_fraction(text) if column.levels_are_whole else text
+    return (
+        f"CASE WHEN NOT isnan(CAST({alias} AS DOUBLE)) THEN CASE WHEN {_is_fraction(alias)} "
+        f"THEN CAST({alias} AS VARCHAR) ELSE CAST(TRY_CAST({alias} AS BIGINT) AS VARCHAR) END END"
+    )
 
 
 def _advice(text: str) -> str:

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from daskmlr.arguments import check_common_tasks
-from daskmlr.encoding import FeatureEncoding, check_columns, numeric_values
-from daskmlr.errors import FeatureMismatchError, InputError
+from daskmlr.encoding import FeatureEncoding, check_columns, columns_wanted, numeric_values
+from daskmlr.errors import InputError
 from daskmlr.ingestion.columns import INTEGER
 from daskmlr.ingestion.inputs import MISSING, csv_header, file_format, match_files
 from daskmlr.storage.files import publishing_file
@@ -144,12 +144,7 @@ class _Table:
 
     def __init__(self, path: str | os.PathLike[str], model: Model):
         self._path, self._model = path, model
-        encoding = model.encoding
-        self._encoding = (
-            FeatureEncoding(model.feature_names, {})
-            if encoding is None
-            else FeatureEncoding.from_dict(encoding)
-        )
+        self._encoding = FeatureEncoding.of(model)
         files = match_files(path)
         self._untyped = file_format(files[0]) == "csv"
         self.frame = pd.concat([_read(file) for file in files], ignore_index=True)
@@ -221,10 +216,8 @@ class _Table:
         return series.astype(object).mask(whole, series[whole].map(lambda v: int(v.split(".")[0])))
 
     def _check(self, names: tuple[str, ...] | list[str]) -> None:
-        try:
+        with columns_wanted("the model was fitted with that column"):
             check_columns(names, self.frame.columns, str(self._path))
-        except InputError as error:
-            raise FeatureMismatchError(f"{error} (the model was fitted with that column)") from None
 
     @contextmanager
     def _named(self) -> Iterator[None]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 
-from daskmlr.encoding import FeatureEncoding
+from daskmlr.encoding import FeatureEncoding, refuse_values, unknown_category
 from daskmlr.errors import InputError
 from daskmlr.ingestion.columns import place
+from daskmlr.ingestion.engine import literal
 
 if TYPE_CHECKING:
     from daskmlr.ingestion.columns import Column
@@ -53,6 +54,7 @@ def survey(
     *,
     missing: Literal["error", "drop"],
     dtype: np.dtype[Any],
+    known: FeatureEncoding | None = None,
 ) -> Survey:
     """Scan the engine's view ``typed``, and leave its complete rows in the view ``kept``.
 
@@ -60,7 +62,7 @@ def survey(
     ------
     InputError
         For infinite values, missing ones unless they are to be dropped, categories that are too
-        many or only one, or no row that is complete.
+        many or only one or, where they are `known`, others; or no row that is complete.
     """
     complete = " AND ".join(f"{column.alias} IS NOT NULL" for column in columns)
     engine.run(f"CREATE TEMP VIEW kept AS SELECT * FROM typed WHERE {complete}")  # noqa: S608 - aliases
@@ -75,15 +77,10 @@ def survey(
             _refuse_infinite(engine, inputs, column, counts, dtype)
     if lacking and (missing == "error" or counts["kept"] == 0):
         _refuse_missing(engine, inputs, columns, lacking, counts, missing)
-    features = [column for column in columns if column.alias.startswith("f")]
-    encoding = FeatureEncoding(
-        tuple(column.name for column in features),
-        {
-            column.name: _categories(engine, column, counts)
-            for column in features
-            if column.is_category
-        },
-    )
+    for column in columns:
+        if counts.get(f"{column.alias}_unknown"):
+            _refuse_unknown(engine, inputs, column, counts)
+    encoding = _encoding(engine, columns, counts) if known is None else known
     tasks = engine.row(
         "SELECT count(*) AS n, max(size) AS size, arg_max(t, size) AS id "
         "FROM (SELECT t, count(*) AS size FROM kept GROUP BY t)",
@@ -111,7 +108,9 @@ def _count(
             terms.append(f"count_if({_is_infinite(alias, dtype)}) AS {alias}_infinite")
         if column.type == "VARCHAR":
             terms.append(f"avg(strlen({alias})) AS {alias}_length")
-        if column.is_category:
+        if column.levels is not None:
+            terms.append(f"count_if({complete} AND {_is_unknown(column)}) AS {alias}_unknown")
+        elif column.is_category:
             terms.append(f"approx_count_distinct({alias}) AS {alias}_levels")
     return engine.row(f"SELECT {', '.join(terms)} FROM typed", "values")  # noqa: S608 - aliases
 
@@ -172,6 +171,40 @@ def _refuse_missing(
     raise InputError(
         f"{said}: fill them, {'leave the column out of the features, ' if leave else ''}or drop "
         "these rows with missing='drop' (on the command line: --missing drop)"
+    )
+
+
+def _is_unknown(column: Column) -> str:
+    """Tell a value that is none of the known categories."""
+    return f"{column.alias} NOT IN ({', '.join(map(literal, column.levels or ()))})"
+
+
+def _refuse_unknown(
+    engine: Engine, inputs: Inputs, column: Column, counts: dict[str, Any]
+) -> NoReturn:
+    value, file, row = engine.run(
+        f"SELECT {column.alias}, file, row FROM kept WHERE {_is_unknown(column)} "  # noqa: S608 - aliases, literals
+        "ORDER BY file, row LIMIT 1"
+    )[0]
+    refuse_values(
+        column.name,
+        counts[f"{column.alias}_unknown"],
+        unknown_category(column.levels or ()),
+        value,
+        place(inputs, file, row),
+    )
+
+
+def _encoding(engine: Engine, columns: list[Column], counts: dict[str, Any]) -> FeatureEncoding:
+    """Make the encoding that the values suggest."""
+    features = [column for column in columns if column.alias.startswith("f")]
+    return FeatureEncoding(
+        tuple(column.name for column in features),
+        {
+            column.name: _categories(engine, column, counts)
+            for column in features
+            if column.is_category
+        },
     )
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
 
-from daskmlr.encoding import check_columns
+from daskmlr.encoding import check_columns, columns_wanted
 from daskmlr.errors import InputError
 from daskmlr.ingestion.columns import read_columns
 from daskmlr.ingestion.engine import Engine, check_space, engine_memory
 from daskmlr.ingestion.inputs import open_inputs
 from daskmlr.ingestion.survey import survey
+from daskmlr.ingestion.wanted import wanted_columns
 from daskmlr.progress import shown
 from daskmlr.storage import layout
 from daskmlr.storage.location import Folder
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from daskmlr.ingestion.columns import Column
     from daskmlr.ingestion.survey import Survey
+    from daskmlr.ingestion.wanted import Like, Wanted
     from daskmlr.progress import Show
     from daskmlr.storage.place import Location
     from daskmlr.storage.tasks import TaskStore
@@ -50,12 +53,13 @@ def ingest(
     inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | pd.DataFrame | Any,
     out: str | os.PathLike[str],
     *,
-    task: str,
-    target: str,
+    task: str | None = None,
+    target: str | None = None,
     features: Sequence[str] | None = None,
     categorical: Sequence[str] | None = None,
+    like: Like | None = None,
     missing: Literal["error", "drop"] = "error",
-    dtype: Literal["float32", "float64"] = "float64",
+    dtype: Literal["float32", "float64"] | None = None,
     block_bytes: int | None = None,
     memory_limit: str | int | None = None,
     temporary_directory: str | os.PathLike[str] | None = None,
@@ -76,6 +80,7 @@ def ingest(
         Of the new store.
     task : str
         Column that names the task of a row. Whole numbers give int64 ids, anything else strings.
+        May be left out with `like`, and so may `target`.
     target : str
         Column to predict.
     features : sequence of str, optional
@@ -83,11 +88,16 @@ def ingest(
     categorical : sequence of str, optional
         Features to take as categories although they are numbers. Text always is; see
         `FeatureEncoding` for what becomes of them.
+    like : path, TaskStore or Model, optional
+        A store or a model whose columns the table has: features, categories with their levels,
+        dtype, and unless given task and target are taken as they are there, so that the model can
+        use the store. A column may then hold one category only, and none that is not there.
+        Excludes `features` and `categorical`.
     missing : {"error", "drop"}
         What to do about rows with a missing value. The provenance of the store counts those
         dropped.
     dtype : {"float32", "float64"}
-        Of the store.
+        Of the store; by default float64, or that of the store `like`.
     block_bytes : int, optional
         Size of a block of the store; a task may not be larger.
     memory_limit : str or int, optional
@@ -108,7 +118,12 @@ def ingest(
     Raises
     ------
     InputError
-        If the table cannot be used: what is wrong, where, and what to do.
+        If the table cannot be used: what is wrong, where, and what to do; or if parameters
+        contradict each other, or `like`.
+    FeatureMismatchError
+        If the table lacks a column that `like` has.
+    StoreError
+        If there is neither store nor model at `like`.
     PathExistsError
         If `out` exists.
     NoSpaceError
@@ -131,10 +146,17 @@ def ingest(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     tasks = ingest(flights, f"{folder}/tasks", task="tail", target="delay")
     ...     tasks.feature_names, tasks.task_ids().tolist(), tasks.read_block(0).X.tolist()
+    ...     one_carrier = flights[flights["carrier"] == "UA"]  # next month, say
+    ...     more = ingest(one_carrier, f"{folder}/more", like=tasks)
+    ...     more.feature_names, more.read_block(0).X.tolist()
     (('carrier=UA', 'distance'), ['N1', 'N2'], [[0.0, 700.0], [1.0, 500.0], [1.0, 900.0]])
+    (('carrier=UA', 'distance'), [[1.0, 500.0], [1.0, 900.0]])
     """
     target_path = refuse_existing(out)
-    _check_parameters(task, target, features, categorical, missing, dtype, block_bytes)
+    wanted = wanted_columns(
+        like, task=task, target=target, features=features, categorical=categorical, dtype=dtype
+    )
+    _check_parameters(missing, block_bytes)
     largest_block = layout.BLOCK_BYTES if block_bytes is None else block_bytes
     reserved = PROCESS_BYTES + BLOCKS_IN_MEMORY * largest_block + BATCHES_IN_MEMORY * BATCH_BYTES
     memory = engine_memory(memory_limit, reserved)
@@ -142,58 +164,51 @@ def ingest(
     if not folder.is_dir():
         raise InputError(f"temporary_directory {folder} is not a folder: create it")
     with shown(progress) as show, Engine(folder, target_path.name, memory, show) as engine:
-        found = open_inputs(inputs, [task, target], features, engine)
-        engine.set_threads(found.reading_bytes)
-        names = [name for name in found.kinds if name not in (task, target)]
-        check_columns(categorical or (), names, "the features")
-        if not names:
-            raise InputError(f"no feature is left besides {task!r} and {target!r}: name some")
-        columns = read_columns(
-            engine,
-            found,
-            task=task,
-            target=target,
-            features=names,
-            categorical=categorical or (),
-        )
-        seen = survey(engine, found, columns, missing=missing, dtype=np.dtype(dtype))
-        _check_fits(seen, target_path, folder, np.dtype(dtype), largest_block, memory)
+        columns, seen = _looked_through(engine, inputs, wanted, missing)
+        _check_fits(seen, target_path, folder, np.dtype(wanted.dtype), largest_block, memory)
         with create_tasks(
             out,
             feature_names=seen.encoding.feature_names,
-            target_name=target,
-            task_name=task,
-            dtype=dtype,
+            target_name=wanted.target,
+            task_name=wanted.task,
+            dtype=wanted.dtype,
             block_bytes=block_bytes,
             encoding=seen.encoding.to_dict(),
             provenance=_provenance(seen),
         ) as writer:
-            _write(engine, columns, seen, writer, np.dtype(dtype))
+            _write(engine, columns, seen, writer, np.dtype(wanted.dtype))
     return open_tasks(out)
 
 
-def _check_parameters(
-    task: str,
-    target: str,
-    features: Sequence[str] | None,
-    categorical: Sequence[str] | None,
-    missing: str,
-    dtype: str,
-    block_bytes: int | None,
-) -> None:
-    if task == target:
-        raise InputError(f"column {task!r} cannot be both task and target")
-    for name, what in ((task, "task"), (target, "target")):
-        if name in (features or ()):
-            raise InputError(f"column {name!r} is the {what}: take it out of the features")
-        if name in (categorical or ()):
-            raise InputError(f"column {name!r} is the {what}: only features can be categorical")
-    if features is not None and len(set(features)) < len(features):
-        raise InputError(f"the features name a column twice: {list(features)}")
+def _looked_through(
+    engine: Engine, inputs: Any, wanted: Wanted, missing: Literal["error", "drop"]
+) -> tuple[list[Column], Survey]:
+    """Open the inputs, settle the types of the columns, and scan the rows."""
+    needed = (wanted.task, wanted.target)
+    with columns_wanted(f"wanted as in {wanted.whose}") if wanted.known else nullcontext():
+        found = open_inputs(inputs, needed, wanted.features, engine)
+    engine.set_threads(found.reading_bytes)
+    names = [name for name in found.kinds if name not in needed]
+    check_columns(wanted.categorical, names, "the features")
+    if not names:
+        raise InputError(f"no feature is left besides {' and '.join(map(repr, needed))}: name some")
+    columns = read_columns(
+        engine,
+        found,
+        task=wanted.task,
+        target=wanted.target,
+        features=names,
+        categorical=wanted.categorical,
+        known=wanted.known,
+    )
+    dtype = np.dtype(wanted.dtype)
+    seen = survey(engine, found, columns, missing=missing, dtype=dtype, known=wanted.known)
+    return columns, seen
+
+
+def _check_parameters(missing: str, block_bytes: int | None) -> None:
     if missing not in ("error", "drop"):
         raise InputError(f"missing must be 'error' or 'drop', got {missing!r}")
-    if dtype not in layout.DTYPES:
-        raise InputError(f"dtype must be one of {layout.DTYPES}, got {dtype!r}")
     if block_bytes is not None and block_bytes < 1:
         raise InputError(f"block_bytes must be at least 1, got {block_bytes}")
 
@@ -259,6 +274,8 @@ def _sorted(
     terms = ", ".join(
         f"CAST({column.alias} AS {float_type}) AS {column.alias}"
         if column.type == "DOUBLE"
+        else f"CAST({column.alias} AS BIGINT) AS {column.alias}"
+        if column.levels_are_whole
         else column.alias
         for column in columns
     )
