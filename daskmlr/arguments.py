@@ -9,7 +9,7 @@ import pandas as pd
 
 from daskmlr.errors import FeatureMismatchError, InputError
 from daskmlr.kernels.blocks import TaskBlock
-from daskmlr.storage.checking import checked_ids, difference
+from daskmlr.storage.checking import check_columns_of, checked_ids, column_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,19 +24,6 @@ SELECT = (
     "Give X[model.feature_names_in_], that is the features of the model in its order (of a Model: "
     "X[list(model.feature_names)])"
 )
-
-
-def default_names(n_features: int) -> tuple[str, ...]:
-    """Names of the features of arrays: ``x0``, ``x1``, ..."""
-    return tuple(f"x{j}" for j in range(n_features))
-
-
-def column_names(X: Any) -> tuple[str, ...] | None:
-    """Names of the columns of a data frame, if all are strings, as scikit-learn takes them."""
-    names = getattr(X, "columns", None)
-    if names is None or not all(isinstance(name, str) for name in names):
-        return None
-    return tuple(names)
 
 
 def numbers(X: ArrayLike, where: str) -> NDArray[Any]:
@@ -84,10 +71,7 @@ def checked_rows(X: ArrayLike, feature_names: Sequence[str], where: str) -> NDAr
     InputError
         For another shape, or values that are not finite numbers.
     """
-    names, unnamed = column_names(X), default_names(len(feature_names))
-    # as scikit-learn: a fit to an array has no names to hold columns against
-    if names is not None and (tuple(feature_names) != unnamed or {*names} & {*unnamed}):
-        check_names(names, feature_names, where, SELECT)
+    check_columns_of(X, feature_names, where, remedy=SELECT)
     rows = np.asarray(numbers(X, where), dtype=np.float64)
     if rows.ndim != 2 or rows.shape[1] != len(feature_names):
         raise FeatureMismatchError(
@@ -120,33 +104,6 @@ def checked_targets(y: ArrayLike, where: str) -> NDArray[Any]:
             "leave such rows out, of X and groups too"
         )
     return targets
-
-
-def check_names(
-    theirs: Sequence[str], ours: Sequence[str], where: str, remedy: str | None = None
-) -> None:
-    """Refuse features that are not those of a model, in the same order.
-
-    Parameters
-    ----------
-    theirs, ours : sequence of str
-    where : str
-        Whose features `theirs` are.
-    remedy : str, optional
-        What to do where none is lacking.
-
-    Raises
-    ------
-    FeatureMismatchError
-        Naming the first that differ.
-    """
-    if differs := difference(theirs, ours):
-        if remedy is None or set(ours) - set(theirs):
-            remedy = "Give the features of the model, in its order"
-        raise FeatureMismatchError(
-            f"the model was fitted on {len(ours)} features, {where} has {len(theirs)}: {differs}. "
-            f"{remedy}"
-        )
 
 
 def task_ids(groups: ArrayLike, what: str = "groups") -> NDArray[Any]:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 from sklearn.utils.validation import check_X_y
 
-from daskmlr.arguments import checked_rows, checked_targets, column_names, numbers, task_ids
+from daskmlr.arguments import checked_rows, checked_targets, numbers, task_ids
 from daskmlr.errors import DaskmlrError, InputError
 from daskmlr.kernels.outliers import ASSIGNED
 from daskmlr.sizes import FROM_ARRAYS
 from daskmlr.storage.arrays import write_arrays
+from daskmlr.storage.checking import column_names
 from daskmlr.storage.tasks import TaskStore, open_tasks
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from daskmlr.arguments import check_names, checked_rows, grouped_rows, label_shares
+from daskmlr.arguments import checked_rows, grouped_rows, label_shares
 from daskmlr.data import as_store
 from daskmlr.describe import model_card, model_text
 from daskmlr.encoding import check_levels
@@ -18,6 +18,7 @@ from daskmlr.kernels.blocks import Frame, Part
 from daskmlr.kernels.outliers import assigned_columns
 from daskmlr.kernels.predictive import Predictive
 from daskmlr.kernels.thin import SubspaceFrame
+from daskmlr.storage.checking import check_names
 from daskmlr.storage.groups import check_shapes, load_group, save_group
 from daskmlr.storage.sources import begins_with
 from daskmlr.uncertainty import Uncertainty, check_level, measure_uncertainty
@@ -373,8 +374,7 @@ class Model:
 
         Raises
         ------
-        FeatureMismatchError
-        InformationError, PlanError
+        FeatureMismatchError, InformationError, PlanError
             As `measure_uncertainty`, which also warns where the result cannot be trusted.
         """
         self.check_store(tasks)

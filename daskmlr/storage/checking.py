@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from daskmlr.errors import InputError
+from daskmlr.errors import FeatureMismatchError, InputError
 from daskmlr.storage import layout
 
 if TYPE_CHECKING:
@@ -53,6 +53,74 @@ def difference(theirs: Sequence[object], ours: Sequence[object]) -> str:
         said += [f"has {extra[:5]} besides"] if extra else []
         return f"it {' and '.join(said)}"
     return "" if list(theirs) == list(ours) else "they are in another order"
+
+
+def default_names(n_features: int) -> tuple[str, ...]:
+    """Names of the features of arrays: ``x0``, ``x1``, ..."""
+    return tuple(f"x{j}" for j in range(n_features))
+
+
+def column_names(X: Any) -> tuple[str, ...] | None:
+    """Names of the columns of a data frame, if all are strings, as scikit-learn takes them."""
+    names = getattr(X, "columns", None)
+    if names is None or not all(isinstance(name, str) for name in names):
+        return None
+    return tuple(names)
+
+
+def check_names(
+    theirs: Sequence[str],
+    ours: Sequence[str],
+    where: str,
+    *,
+    whose: str = "model",
+    remedy: str | None = None,
+) -> None:
+    """Refuse features that are not those of a model, or of a store, in the same order.
+
+    Parameters
+    ----------
+    theirs, ours : sequence of str
+    where : str
+        Whose features `theirs` are.
+    whose : {"model", "store"}
+        Whose features `ours` are.
+    remedy : str, optional
+        What to do where none is lacking.
+
+    Raises
+    ------
+    FeatureMismatchError
+        Naming the first that differ.
+    """
+    if differs := difference(theirs, ours):
+        if remedy is None or set(ours) - set(theirs):
+            remedy = f"Give the features of the {whose}, in its order"
+        raise FeatureMismatchError(
+            f"the {whose} has {len(ours)} features, {where} has {len(theirs)}: {differs}. {remedy}"
+        )
+
+
+def check_columns_of(
+    X: Any,
+    feature_names: Sequence[str],
+    where: str,
+    *,
+    whose: str = "model",
+    remedy: str | None = None,
+) -> None:
+    """Refuse a data frame whose columns are not the features, in the same order.
+
+    Parameters as for `check_names`.
+
+    Raises
+    ------
+    FeatureMismatchError
+    """
+    names, unnamed = column_names(X), default_names(len(feature_names))
+    # as scikit-learn: what was made of an array has no names to hold columns against
+    if names is not None and (tuple(feature_names) != unnamed or {*names} & {*unnamed}):
+        check_names(names, feature_names, where, whose=whose, remedy=remedy)
 
 
 def checked_dtype(dtype: str) -> np.dtype[Any]:
@@ -172,7 +240,14 @@ def check_sizes(
 
 
 def check_distinct(ids: NDArray[Any], last: object) -> None:
-    """Refuse an id that equals its neighbour; `last` is the one before, None if there is none."""
+    """Refuse an id that equals its neighbour, or is of another kind than `last`, the one before.
+
+    `last` is None if there is none.
+    """
+    if last is not None and isinstance(last, str) != (ids.dtype == object):
+        raise InputError(
+            f"task ids must be all integers or all strings: {last!r} came before {ids.item(0)!r}"
+        )
     same = np.flatnonzero(ids[1:] == ids[:-1])
     if len(same) or ids.item(0) == last:
         key = ids.item(int(same[0])) if len(same) else last

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from daskmlr.storage import layout
+
 if TYPE_CHECKING:
     import zarr
     from numpy.typing import NDArray
@@ -116,6 +118,45 @@ class TaskColumn:
         if self._array.shape[0] < stop:
             self._array.resize((stop,))
         self._array[self._start : stop] = self._values
+
+
+def new_arrays(
+    group: zarr.Group, facts: Facts, no_ids: NDArray[Any]
+) -> tuple[dict[str, zarr.Array], dict[str, TaskColumn]]:
+    """Make the arrays of a new store, and the columns that fill the per-task ones.
+
+    Parameters
+    ----------
+    group : zarr.Group
+    facts : Facts
+    no_ids : ndarray of shape (0,)
+        Of the type of the task ids.
+    """
+    arrays: dict[str, zarr.Array] = {}
+    columns: dict[str, TaskColumn] = {}
+    for name, dtype in (
+        ("x", facts.dtype),
+        ("y", facts.dtype),
+        ("task_size", "int32"),
+        ("task_id", str if no_ids.dtype == object else "int64"),
+        ("block_tasks", "int64"),
+    ):
+        of_rows = name in ("x", "y")
+        codec, itemsize = facts.codec if of_rows else "none", np.dtype(facts.dtype).itemsize
+        arrays[name] = group.create_array(
+            name,
+            shape=(0, *facts.shape(name)[1:]),
+            chunks=facts.chunks(name),
+            dtype=dtype,
+            fill_value=layout.missing_value(name, text=dtype is str),
+            compressors=layout.codecs(codec, itemsize),
+            dimension_names=layout.DIMENSIONS[name],
+            config={"write_empty_chunks": True},
+        )
+        if not of_rows:
+            none = no_ids if name == "task_id" else np.array([], dtype=np.int64)
+            columns[name] = TaskColumn(arrays[name], none, 0)
+    return arrays, columns
 
 
 class RunningMoments:

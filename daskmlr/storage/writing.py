@@ -12,13 +12,14 @@ import zarr
 
 from daskmlr.errors import InputError, StoreError
 from daskmlr.storage import checking, layout
-from daskmlr.storage.filling import BlockBuffer, RunningMoments, TaskColumn
+from daskmlr.storage.filling import BlockBuffer, RunningMoments, TaskColumn, new_arrays
 from daskmlr.storage.publish import (
     changing,
     only_writer,
     publishing,
     refuse_existing,
 )
+from daskmlr.storage.returning import ReturningTasks
 from daskmlr.storage.tasks import open_tasks
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class TaskWriter:
         self._arrays: dict[str, zarr.Array] = {}
         self._columns: dict[str, TaskColumn] = {}
         self._last_id: object = None
+        self._returning: ReturningTasks | None = None
         self._stack = ExitStack()
         self._buffer: BlockBuffer | None = None
         self._failed = False
@@ -107,7 +109,7 @@ class TaskWriter:
         Parameters
         ----------
         X : array of shape (n_rows, d)
-            The rows of a task are consecutive.
+            The rows of a task are consecutive. Of a data frame, the columns are the features.
         y : array of shape (n_rows,)
         sizes : array of shape (n_tasks,), int
             Examples of each task, in order; at least 1.
@@ -119,12 +121,16 @@ class TaskWriter:
         ------
         InputError
             For shapes that disagree, an empty task, a task larger than a block, an id given twice
-            in a row, or a value that is not finite or too large for the store's dtype.
+            in a row, or a value that is not finite or too large for the store's dtype. When the
+            ``with`` block ends, if the store that is appended to has some of the tasks already.
+        FeatureMismatchError
+            If the columns of a data frame have other names, or are in another order.
         NoSpaceError
             When the ``with`` block ends, if the disk was full.
         """
         if self._buffer is None:
             raise InputError("tasks are written inside `with create_tasks(...) as writer:`")
+        checking.check_columns_of(X, self._facts.feature_names, "X", whose="store")
         sizes, X, y = checking.checked_sizes(sizes), np.asarray(X), np.asarray(y)
         first = self._facts.n_tasks + self._buffer.n_tasks
         keys = checking.checked_ids(np.arange(first, first + len(sizes)) if ids is None else ids)
@@ -132,6 +138,8 @@ class TaskWriter:
         if len(sizes):
             self._check(X, y, sizes, keys)
             self._last_id = keys.item(-1)
+            if self._returning is not None:
+                self._returning.look_up(keys)
             self._fill(self._buffer, X, y, sizes, keys)
 
     def _check(
@@ -145,11 +153,6 @@ class TaskWriter:
             row_bytes=self._row_bytes,
             fixed=self._appends,
         )
-        if self._last_id is not None and isinstance(self._last_id, str) != (keys.dtype == object):
-            raise InputError(
-                f"task ids must be all integers or all strings: {self._last_id!r} came before "
-                f"{keys.item(0)!r}"
-            )
         checking.check_distinct(keys, self._last_id)
         names = [*facts.feature_names, facts.target_name]
         checking.check_values(X, y, sizes, keys, names=names, dtype=self._dtype)
@@ -207,28 +210,7 @@ class TaskWriter:
     def _create_arrays(self, buffer: BlockBuffer) -> layout.Facts:
         """Make the arrays of a new store, with the codec that suits its first block."""
         facts = replace(self._facts, codec=layout.choose_codec(buffer.rows[0]))
-        no_ids = np.array([], dtype=buffer.ids.dtype)
-        none = np.array([], dtype=np.int64)
-        for name, dtype in (
-            ("x", facts.dtype),
-            ("y", facts.dtype),
-            ("task_size", "int32"),
-            ("task_id", str if no_ids.dtype == object else "int64"),
-            ("block_tasks", "int64"),
-        ):
-            of_rows = name in ("x", "y")
-            self._arrays[name] = array = self._group.create_array(
-                name,
-                shape=(0, *facts.shape(name)[1:]),
-                chunks=facts.chunks(name),
-                dtype=dtype,
-                fill_value=layout.missing_value(name, text=dtype is str),
-                compressors=layout.codecs(facts.codec if of_rows else "none", self._dtype.itemsize),
-                dimension_names=layout.DIMENSIONS[name],
-                config={"write_empty_chunks": True},
-            )
-            if not of_rows:
-                self._columns[name] = TaskColumn(array, no_ids if name == "task_id" else none, 0)
+        self._arrays, self._columns = new_arrays(self._group, facts, buffer.ids[:0])
         self._columns["block_tasks"].extend(np.array([0]))
         return facts
 
@@ -237,6 +219,8 @@ class TaskWriter:
         buffer = self._buffer
         if buffer is None or self._facts.n_tasks + buffer.n_tasks == self._before.n_tasks:
             raise InputError(f"no task was written to {self._path}: the input is empty")
+        if self._returning is not None:
+            self._returning.refuse()
         if self._shrink and self._facts.n_blocks == 0:
             least = max(layout.SMALLEST_BLOCK_BYTES // self._row_bytes, 1)
             rows = min(max(buffer.n_rows, least), self._facts.block_rows)
@@ -277,6 +261,7 @@ class TaskWriter:
             start = length - length % store.facts.chunks(name)[0]
             self._columns[name] = TaskColumn(self._arrays[name], read(start, length), start)
         self._last_id = store.task_ids(store.n_tasks - 1).item(0)
+        self._returning = ReturningTasks(store)
 
     @contextmanager
     def _put_back_on_error(self) -> Iterator[None]:
@@ -371,7 +356,8 @@ def append_tasks(
     """Append tasks to a store; they begin in a new block and are seen when all are written.
 
     Blocks are as large as those of the store. An append that is stopped leaves the store as it
-    was; the next one writes over its remains. One process appends at a time.
+    was; the next one writes over its remains. One process appends at a time. Tasks that the store
+    has already are refused when the ``with`` block ends: its ids are read for that, no more.
 
     Parameters
     ----------
@@ -383,6 +369,8 @@ def append_tasks(
     ------
     StoreError
         If there is no complete task store at `path`, or another process is appending to it.
+    InputError
+        As `create_tasks`; and see `TaskWriter.write`.
 
     Examples
     --------

@@ -1,12 +1,20 @@
 """What a writer refuses, with the number or the name in the message; nothing is left behind."""
 
 import re
+import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from daskmlr.errors import InputError, PathExistsError, StoreError
-from daskmlr.storage import layout
+from daskmlr.errors import (
+    DamagedStoreError,
+    FeatureMismatchError,
+    InputError,
+    PathExistsError,
+    StoreError,
+)
+from daskmlr.storage import layout, returning
 from daskmlr.storage.arrays import write_arrays
 from daskmlr.storage.tasks import open_tasks
 from daskmlr.storage.writing import append_tasks, create_tasks
@@ -177,6 +185,63 @@ def test_ids_of_another_kind_than_before(tmp_path):
     match = "all integers or all strings: 'ann' came before 1"
     with pytest.raises(InputError, match=match), append_tasks(tmp_path / "t") as writer:
         writer.write(*rows(1), [1])
+
+
+@pytest.mark.parametrize("kind", [int, str])
+def test_tasks_that_the_store_has_are_not_appended(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(returning, "IDS_AT_ONCE", 4)
+    old = np.arange(10).astype(kind).tolist()
+    with create_tasks(tmp_path / "t", feature_names=["a", "b"]) as writer:
+        writer.write(*rows(10), [1] * 10, old)
+    before = open_tasks(tmp_path / "t").facts
+    for new, said in (
+        ([20, 9], f"1 of the tasks to append is in {tmp_path / 't'} already, the first {old[9]!r}"),
+        ([*range(20, 29), 3, 0], f"2 of .* are in .* already, the first {old[0]!r}, {old[3]!r}: "),
+        ([*range(8)], r"8 of .*, \.\.\.: a task in two places .* write a new store of all rows"),
+    ):
+        ids = np.array(new).astype(kind).tolist()
+        with pytest.raises(InputError, match=said), append_tasks(tmp_path / "t") as writer:  # noqa: PT012
+            for i in ids:
+                writer.write(*rows(1), [1], [i])
+        assert open_tasks(tmp_path / "t").facts == before
+        open_tasks(tmp_path / "t").validate(deep=True)
+    with append_tasks(tmp_path / "t") as writer:
+        writer.write(*rows(2), [1, 1], np.array([10, 11]).astype(kind).tolist())
+    assert open_tasks(tmp_path / "t").n_tasks == 12
+
+
+def test_only_the_ids_are_read_of_the_store_that_is_appended_to(tmp_path):
+    with create_tasks(tmp_path / "t", feature_names=["a", "b"]) as writer:
+        writer.write(*rows(10), [1] * 10)
+    for name in ("x", "y"):
+        shutil.rmtree(tmp_path / "t" / name / "c")
+    with pytest.raises(InputError, match="first 3: "), append_tasks(tmp_path / "t") as writer:
+        writer.write(*rows(1), [1], [3])
+    with append_tasks(tmp_path / "t") as writer:
+        writer.write(*rows(1), [1], [10])
+    shutil.rmtree(tmp_path / "t" / "task_id" / "c")
+    with pytest.raises(DamagedStoreError, match="task_id"), append_tasks(tmp_path / "t"):
+        pass
+
+
+def test_the_columns_of_a_data_frame_are_the_features_in_their_order(tmp_path):
+    X = pd.DataFrame({"a": [1.0], "b": [2.0]})
+    new = {"b": "z"}
+    with create_tasks(tmp_path / "t", feature_names=["a", "b"]) as writer:
+        writer.write(X, [0.0], [1])
+        for other, said in ((X[["b", "a"]], "in another order"), (X.rename(columns=new), "'z'")):
+            with pytest.raises(FeatureMismatchError, match=f"the store has 2 features, X .*{said}"):
+                writer.write(other, [0.0], [1])
+    for other, said in ((X[["b", "a"]], "in another order"), (X.rename(columns=new), "'z'")):
+        with (
+            pytest.raises(FeatureMismatchError, match=f"the store has 2 features, X .*{said}"),
+            append_tasks(tmp_path / "t") as writer,
+        ):
+            writer.write(other, [0.0], [1])
+    with append_tasks(tmp_path / "t") as writer:
+        writer.write(X + 1, [0.0], [1])
+        writer.write(X.rename(columns={"a": 0, "b": 1}), [0.0], [1])  # without names
+    assert open_tasks(tmp_path / "t").feature_mean.tolist() == pytest.approx([4 / 3, 7 / 3])
 
 
 def test_a_call_without_tasks_settles_nothing(tmp_path):
