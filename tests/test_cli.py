@@ -20,7 +20,7 @@ from daskmlr.storage.rows import read_column
 
 COMMANDS = (
     "demo", "simulate", "ingest", "info", "plan", "fit", "assign", "predict", "intervals", "update",
-    "report",
+    "report", "append",
 )  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 import datetime as dt
 import decimal
 import gzip
-import importlib
 import json
 
 import dask.dataframe as dd
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 
 from daskmlr import ingest, open_tasks
 from daskmlr.encoding import FeatureEncoding
+from daskmlr.ingestion import sorting
 from tests.benchmarks.ingest_memory import same_files
 
 OPTIONS = {"task": "who", "target": "y"}
@@ -120,8 +120,7 @@ def test_sorted_or_not_the_store_is_the_same(tmp_path_factory, data):
 
 def test_many_small_batches(tmp_path, monkeypatch):
     """Tasks go on from one batch of the sort to the next, and from one block to the next."""
-    tables = importlib.import_module("daskmlr.ingestion.tables")
-    monkeypatch.setattr(tables, "BATCH_BYTES", 1)
+    monkeypatch.setattr(sorting, "BATCH_BYTES", 1)
     frame = pd.DataFrame({"who": np.arange(20_000) % 7, "y": np.arange(20_000.0)})
     frame["x"] = -frame["y"]
     tasks = ingest(frame, tmp_path / "out", block_bytes=16 * 6_000, **OPTIONS)

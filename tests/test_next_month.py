@@ -1,5 +1,9 @@
 """Further tables of the same columns: read as the first was, and never silently as another."""
 
+import json
+import re
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +11,7 @@ import pytest
 from daskmlr import MixedLinearRegression, Model, create_tasks, ingest, open_tasks
 from daskmlr.encoding import FeatureEncoding
 from daskmlr.errors import CheckpointError, FeatureMismatchError, InputError, StoreError
+from daskmlr.ingestion import append_tables, sorting
 from daskmlr.record import checkpointing
 from tests.benchmarks.ingest_memory import same_files
 from tests.test_cli import refuse, succeed
@@ -222,3 +227,92 @@ def test_a_store_of_arrays_is_a_pattern_by_the_names_of_its_features(tmp_path):
     assert tasks.feature_names == ("dose", "age")
     with pytest.raises(FeatureMismatchError, match="'task' is not in the data frame"):
         ingest(table, tmp_path / "u", like=tmp_path / "plain", target="score")
+
+
+@pytest.fixture
+def growing(folder, tmp_path):
+    """A copy of the first store, to append to."""
+    return shutil.copytree(folder / "first", tmp_path / "growing")
+
+
+def test_a_table_is_appended_and_the_model_updated_by_it(folder, growing, tmp_path):
+    n_blocks = open_tasks(growing).n_blocks
+    tables = [tmp_path / f"{month}.csv" for month in "ab"]
+    months = visits(1000, 40).assign(sex="M"), visits(2000, 20)
+    for table, month in zip(tables, months, strict=True):
+        month.to_csv(table, index=False)
+    said = succeed("append", growing, *tables).output
+    assert "60 tasks appended." in said
+    assert json.loads(succeed("info", growing, "--json").output)["tasks"] == 360
+    tasks, alone = open_tasks(growing), ingest(tables, tmp_path / "alone", like=folder / "first")
+    tasks.validate(deep=True)
+    assert tasks.task_ids(300).tolist() == alone.task_ids().tolist()
+    new, same = tasks.read_block(n_blocks), alone.read_block(0)
+    np.testing.assert_array_equal(new.X, same.X)
+    np.testing.assert_array_equal(new.y, same.y)
+    assert [entry["command"] for entry in tasks.provenance] == ["ingest", "append"]
+    said = succeed("update", folder / "model", growing, tmp_path / "after").output
+    assert "60 new tasks, 360 in all" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a.csv", "after", "alone", "b.csv", "growing",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda table: pd.concat([table, visits(40, 7)]),
+            "7 of the tasks to append are in .*growing already, the first 40, 41, 42, 43, 44, ...: "
+            "a task in two places .* write a new store of all rows",
+        ),
+        (lambda table: table.assign(clinic="D"), "'clinic' has 60 values that are no known categ"),
+        (lambda table: table.drop(columns="sex"), "'sex' is not in .*as in the store"),
+        (lambda table: table.assign(patient=table["patient"].map("N{}".format)), "holds text, the"),
+        (lambda table: table.assign(dose=None), "values are missing in 60 of 60 rows"),
+    ],
+)
+def test_an_append_that_is_refused_leaves_the_store_as_it_was(growing, tmp_path, change, message):
+    untouched = shutil.copytree(growing, tmp_path / "untouched")
+    change(visits(1000, 10)).to_parquet(tmp_path / "new.parquet")
+    said = " ".join(refuse("append", growing, tmp_path / "new.parquet").split())
+    assert re.search(message, said), said
+    assert same_files(growing, untouched)
+    with pytest.raises(InputError, match=message):
+        append_tables(tmp_path / "new.parquet", growing)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "growing", "new.parquet", "untouched",
+    ]  # fmt: skip
+
+
+def test_a_store_of_text_ids_is_given_text_ids(tmp_path):
+    table = pd.DataFrame({"who": ["007", "7"], "x": [1.0, 2.0], "y": [0.0, 1.0]})
+    tasks = ingest(table, tmp_path / "t", task="who", target="y")
+    more = pd.DataFrame({"who": [12, 8, 12], "x": [1, 2, 3], "y": [0, 1, 0]})
+    assert append_tables(more, tasks.path).task_ids().tolist() == ["007", "7", "12", "8"]
+    assert ingest(more, tmp_path / "u", like=tasks).task_ids().tolist() == ["12", "8"]
+    more.to_csv(tmp_path / "more.csv", index=False)
+    with pytest.raises(InputError, match=r"2 of the tasks to append are .* the first '12', '8': "):
+        append_tables(tmp_path / "more.csv", tasks.path)
+
+
+def test_a_task_larger_than_the_blocks_of_the_store(tmp_path):
+    options = {"task": "patient", "target": "score", "features": ["dose"]}
+    ingest(visits(0, 5), tmp_path / "t", block_bytes=160, **options)
+    with pytest.raises(InputError, match=r"11 examples, .* for 10: write the store again with"):
+        append_tables(visits(10, 1, n_visits=11), tmp_path / "t")
+    assert append_tables(visits(10, 2, n_visits=10), tmp_path / "t").n_tasks == 7
+
+
+def test_an_append_that_is_stopped_while_it_writes(growing, tmp_path, monkeypatch):
+    untouched = shutil.copytree(growing, tmp_path / "untouched")
+    monkeypatch.setattr(sorting, "BATCH_BYTES", 1)
+
+    def stop(progress):
+        if progress.stage == "write":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        append_tables(visits(1000, 3000), growing, progress=stop)
+    assert same_files(growing, untouched)
+    assert append_tables(visits(1000, 30), growing).n_tasks == 330

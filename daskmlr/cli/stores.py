@@ -21,11 +21,31 @@ from daskmlr.cli.base import (
 from daskmlr.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 blocks = click.option(
     "--block-bytes", type=click.IntRange(min=1), help="Size of a block. Default: 32 MiB."
 )
+
+
+READING = (
+    click.option(
+        "--missing", type=click.Choice(["error", "drop"]), default="error", show_default=True
+    ),
+    click.option("--memory-limit", metavar="SIZE", help="For grouping rows by task, such as 1GB."),
+    click.option(
+        "--temporary-directory",
+        type=click.Path(file_okay=False),
+        help="Default: beside the store.",
+    ),
+)
+
+
+def reading(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of reading tables."""
+    for option in reversed(READING):
+        command = option(command)
+    return command
 
 
 @main.command()
@@ -107,12 +127,8 @@ def simulate(
     help="Take features, categories and dtype as there, and --task and --target unless given: "
     "then a model can use OUT.",
 )
-@click.option("--missing", type=click.Choice(["error", "drop"]), default="error", show_default=True)
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Default: float64.")
-@click.option("--memory-limit", metavar="SIZE", help="For grouping rows by task, such as 1GB.")
-@click.option(
-    "--temporary-directory", type=click.Path(file_okay=False), help="Default: beside OUT."
-)
+@reading
 @blocks
 @as_json
 def ingest(
@@ -135,6 +151,25 @@ def ingest(
         **options,
     )
     _print_store(tasks, as_json, first=True)
+
+
+@main.command()
+@click.argument("store", type=PATH_OR_URL)
+@click.argument("inputs", nargs=-1, required=True)
+@click.option("--task", metavar="COL", help="Default: as in STORE.")
+@click.option("--target", metavar="COL", help="Default: as in STORE.")
+@reading
+@as_json
+def append(store: str, inputs: Sequence[str], as_json: bool, **options: Any) -> None:
+    """Append the tasks of Parquet or CSV INPUTS, read as STORE was, to STORE."""
+    from daskmlr.ingestion import append_tables
+    from daskmlr.storage.tasks import open_tasks
+
+    before = open_tasks(store).n_tasks
+    tasks = append_tables(list(inputs), store, progress=True, **options)
+    _print_store(tasks, as_json, first=True)
+    if not as_json:
+        click.echo(f"{tasks.n_tasks - before:,} tasks appended.")
 
 
 @main.command()

@@ -2,6 +2,6 @@
 
 from daskmlr.ingestion.arrays import ingest_arrays
 from daskmlr.ingestion.predict import predict_tables
-from daskmlr.ingestion.tables import ingest
+from daskmlr.ingestion.tables import append_tables, ingest
 
-__all__ = ["ingest", "ingest_arrays", "predict_tables"]
+__all__ = ["append_tables", "ingest", "ingest_arrays", "predict_tables"]

@@ -41,6 +41,8 @@ class Column:
         Whether the user, or the input, says that it is categorical.
     numeric : bool
         Whether it must hold numbers: the target, and features that are known to.
+    as_text : bool
+        Whether its values are text, whatever they look like.
     levels : tuple of str or int, optional
         Its categories, if they are known; then its values are text until they are encoded.
     type : str
@@ -52,6 +54,7 @@ class Column:
     kind: str
     declared: bool = False
     numeric: bool = False
+    as_text: bool = False
     levels: tuple[str | int, ...] | None = None
     type: str = ""
 
@@ -73,16 +76,13 @@ class Column:
     @property
     def sql(self) -> str:
         """The values in their type; a missing one is NULL."""
-        if self.levels is not None:
-            return _level_text(self)
         if self.type == "DOUBLE":
             return f"nullif(CAST({self.alias} AS DOUBLE), 'nan'::DOUBLE)"
         if self.type == "BIGINT" and self.kind.endswith("text"):
             return f"CAST({_without_fraction(self.alias)} AS BIGINT)"
         if self.type == "BIGINT":
             return f"TRY_CAST({self.alias} AS BIGINT)"
-        text = f"CAST({self.alias} AS VARCHAR)"
-        return f"nullif({text}, '')" if self.alias == "t" else text
+        return f"nullif({_text(self)}, '')" if self.alias == "t" else _text(self)
 
 
 def read_columns(
@@ -94,6 +94,7 @@ def read_columns(
     features: Sequence[str],
     categorical: Sequence[str],
     known: FeatureEncoding | None = None,
+    text_ids: bool = False,
 ) -> list[Column]:
     """Name the columns and settle their types by what they hold.
 
@@ -109,6 +110,8 @@ def read_columns(
         Of the features.
     known : FeatureEncoding, optional
         Of the features: they are numeric and categorical as it has them, not as they look.
+    text_ids : bool
+        Whether ids of tasks are text, whatever they look like.
 
     Returns
     -------
@@ -121,7 +124,7 @@ def read_columns(
         For text among numbers, numbers kept as text, dates, and types that are neither.
     """
     columns = [
-        Column(task, "t", inputs.kinds[task]),
+        Column(task, "t", inputs.kinds[task], as_text=text_ids),
         Column(target, "y", inputs.kinds[target], numeric=True),
     ]
     for index, name in enumerate(features):
@@ -130,7 +133,8 @@ def read_columns(
             declared = name in categorical or kind.startswith(CATEGORY)
             columns.append(replace(column, declared=declared))
         elif name in known.categories:
-            columns.append(replace(column, declared=True, levels=known.categories[name]))
+            levels = known.categories[name]
+            columns.append(replace(column, declared=True, as_text=True, levels=levels))
         else:
             columns.append(replace(column, kind=kind.removeprefix(CATEGORY), numeric=True))
     for column in columns:
@@ -174,7 +178,7 @@ def _refuse_kind(column: Column) -> None:
 def _looks(column: Column, untyped: bool) -> list[str]:
     """Return what must be counted to settle a column's type."""
     alias = column.alias
-    if column.levels is not None:
+    if column.as_text:
         return []
     if column.is_key and column.kind.endswith("number"):
         return [
@@ -210,7 +214,7 @@ class _Settle:
         self._engine, self._inputs, self._seen = engine, inputs, seen
 
     def __call__(self, column: Column) -> str:
-        if column.levels is not None:
+        if column.as_text:
             return "VARCHAR"
         if column.is_key:
             return self._key(column)
@@ -274,8 +278,8 @@ class _Settle:
         return value, place(self._inputs, file, row)
 
 
-def _level_text(column: Column) -> str:
-    """Write a category as `str` writes it; whole numbers in one way, whatever they come as."""
+def _text(column: Column) -> str:
+    """Write a value as `str` does; whole numbers in one way, whatever they come as."""
     alias = column.alias
     if not column.kind.endswith("number"):
         text = f"CAST({alias} AS VARCHAR)"

@@ -49,18 +49,25 @@ class Engine:
         Bytes the engine may use.
     show : callable or False
         Called with a `Progress`; see `shown`.
+
+    Attributes
+    ----------
+    folder, memory
+        As given.
+    scratch : Path
+        The scratch folder.
     """
 
     def __init__(self, folder: Path, name: str, memory: int, show: bool | Show):
-        self._folder, self._name, self._memory = folder, name, memory
+        self.folder, self.memory, self._name = folder, memory, name
         self._show = show
         self._began: dict[str, float] = {}
 
     def __enter__(self) -> Engine:
-        self.scratch = Path(tempfile.mkdtemp(prefix=f".{self._name}.ingest-", dir=self._folder))
+        self.scratch = Path(tempfile.mkdtemp(prefix=f".{self._name}.ingest-", dir=self.folder))
         self._connection = duckdb.connect(
             config={
-                "memory_limit": f"{int(self._memory * SHARE) // MIB}MiB",
+                "memory_limit": f"{int(self.memory * SHARE) // MIB}MiB",
                 "temp_directory": str(self.scratch / "spill"),
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
@@ -90,24 +97,24 @@ class Engine:
     def set_threads(self, reading_bytes: int) -> None:
         """Use as many threads as fit, if each needs so many bytes to read the input."""
         each = reading_bytes + SORT_BYTES_PER_THREAD
-        threads = min(CPU_COUNT, int(THREADS_SHARE * self._memory) // each)
+        threads = min(CPU_COUNT, int(THREADS_SHARE * self.memory) // each)
         self._connection.execute(f"SET threads = {max(threads, 1)}")
 
     def run(self, query: str, reads: object = "the input") -> list[tuple[Any, ...]]:
         """Run a query to its end; `reads` is named if it cannot be read."""
-        with errors_named(self._memory, reads):
+        with errors_named(self.memory, reads):
             return list(self._connection.execute(query).fetchall())
 
     def row(self, query: str, stage: str | None = None) -> dict[str, Any]:
         """Run a query that gives one row."""
-        with errors_named(self._memory), self._shown(stage):
+        with errors_named(self.memory), self._shown(stage):
             result = self._connection.execute(query)
             names = [column[0] for column in result.description]
             return dict(zip(names, result.fetchall()[0], strict=True))
 
     def stream(self, query: str, batch_rows: int, stage: str) -> Iterator[pa.RecordBatch]:
         """Run a query whose rows come in batches; `stage` ends with the first of them."""
-        with errors_named(self._memory):
+        with errors_named(self.memory):
             with self._shown(stage):
                 reader = iter(self._connection.sql(query).to_arrow_reader(batch_rows))
                 batch = next(reader, None)

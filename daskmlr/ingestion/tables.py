@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import tempfile
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pyarrow.compute as pc
 
 from daskmlr.encoding import check_columns, columns_wanted
 from daskmlr.errors import InputError
 from daskmlr.ingestion.columns import read_columns
 from daskmlr.ingestion.engine import Engine, check_space, engine_memory
 from daskmlr.ingestion.inputs import open_inputs
+from daskmlr.ingestion.sorting import BATCH_BYTES, write_sorted
 from daskmlr.ingestion.survey import survey
 from daskmlr.ingestion.wanted import wanted_columns
 from daskmlr.progress import shown
 from daskmlr.storage import layout
-from daskmlr.storage.location import Folder
+from daskmlr.storage.location import Folder, locate
 from daskmlr.storage.publish import refuse_existing
+from daskmlr.storage.returning import ReturningTasks
 from daskmlr.storage.tasks import open_tasks
-from daskmlr.storage.writing import create_tasks
+from daskmlr.storage.writing import append_tasks, create_tasks
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator, Sequence
 
     import pandas as pd
-    from numpy.typing import NDArray
 
     from daskmlr.ingestion.columns import Column
     from daskmlr.ingestion.survey import Survey
@@ -37,12 +37,9 @@ if TYPE_CHECKING:
     from daskmlr.progress import Show
     from daskmlr.storage.place import Location
     from daskmlr.storage.tasks import TaskStore
-    from daskmlr.storage.writing import TaskWriter
 
 # Python with the libraries that are loaded.
 PROCESS_BYTES = 220 << 20
-# Rows come from the sort in batches of about so many bytes of features.
-BATCH_BYTES = 4 << 20
 # A block that waits, the one it is cut from, the one that is written, and its encoded form, ...
 BLOCKS_IN_MEMORY = 4
 # ... and a batch as it came, as columns, and as features.
@@ -156,16 +153,13 @@ def ingest(
     wanted = wanted_columns(
         like, task=task, target=target, features=features, categorical=categorical, dtype=dtype
     )
-    _check_parameters(missing, block_bytes)
-    largest_block = layout.BLOCK_BYTES if block_bytes is None else block_bytes
-    reserved = PROCESS_BYTES + BLOCKS_IN_MEMORY * largest_block + BATCHES_IN_MEMORY * BATCH_BYTES
-    memory = engine_memory(memory_limit, reserved)
-    folder = _scratch_folder(target_path, temporary_directory)
-    if not folder.is_dir():
-        raise InputError(f"temporary_directory {folder} is not a folder: create it")
-    with shown(progress) as show, Engine(folder, target_path.name, memory, show) as engine:
+    if block_bytes is not None and block_bytes < 1:
+        raise InputError(f"block_bytes must be at least 1, got {block_bytes}")
+    largest = layout.BLOCK_BYTES if block_bytes is None else block_bytes
+    itemtype = np.dtype(wanted.dtype)
+    with _engine(target_path, largest, memory_limit, temporary_directory, progress) as engine:
         columns, seen = _looked_through(engine, inputs, wanted, missing)
-        _check_fits(seen, target_path, folder, np.dtype(wanted.dtype), largest_block, memory)
+        _check_fits(seen, target_path, itemtype, largest, engine, "set block_bytes to")
         with create_tasks(
             out,
             feature_names=seen.encoding.feature_names,
@@ -174,16 +168,117 @@ def ingest(
             dtype=wanted.dtype,
             block_bytes=block_bytes,
             encoding=seen.encoding.to_dict(),
-            provenance=_provenance(seen),
+            provenance=_provenance(seen, "ingest"),
         ) as writer:
-            _write(engine, columns, seen, writer, np.dtype(wanted.dtype))
+            write_sorted(engine, columns, seen, writer, itemtype)
     return open_tasks(out)
+
+
+def append_tables(
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | pd.DataFrame | Any,
+    store: str | os.PathLike[str],
+    *,
+    task: str | None = None,
+    target: str | None = None,
+    missing: Literal["error", "drop"] = "error",
+    memory_limit: str | int | None = None,
+    temporary_directory: str | os.PathLike[str] | None = None,
+    progress: bool | Show = False,
+) -> TaskStore:
+    """Append the tasks of a long table to a task store; all of them, or none.
+
+    The table is read as by `ingest` with the store as `like`; its tasks must be new.
+
+    Parameters
+    ----------
+    inputs
+        As for `ingest`.
+    store : path or URL
+    task, target : str, optional
+        As for `ingest`; by default as in the store.
+    missing, memory_limit, temporary_directory, progress
+        As for `ingest`.
+
+    Returns
+    -------
+    TaskStore
+        With the tasks appended.
+
+    Raises
+    ------
+    InputError
+        If the table cannot be used; if the store has some of its tasks already, with their number
+        and the first of them.
+    FeatureMismatchError
+        If the table lacks a column.
+    StoreError
+        If there is no complete task store at `store`, or another process is appending to it.
+    NoSpaceError, PlanError
+        As `ingest`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import pandas as pd
+    >>> visits = pd.DataFrame({"who": ["ann", "bob"], "dose": [1, 2], "effect": [0.5, 0.9]})
+    >>> more = pd.DataFrame({"who": ["cid", "cid"], "dose": [1, 3], "effect": [0.4, 1.4]})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tasks = ingest(visits, f"{folder}/tasks", task="who", target="effect")
+    ...     append_tables(more, f"{folder}/tasks").task_ids().tolist()
+    ['ann', 'bob', 'cid']
+    """
+    tasks = open_tasks(store)
+    wanted = wanted_columns(tasks, task=task, target=target)
+    largest = tasks.block_rows * (tasks.n_features + 1) * tasks.itemsize
+    place = locate(store)
+    with _engine(place, largest, memory_limit, temporary_directory, progress) as engine:
+        columns, seen = _looked_through(engine, inputs, wanted, missing)
+        remedy = "write the store again with block_bytes of"
+        _check_fits(seen, place, tasks.dtype, largest, engine, remedy)
+        _refuse_returning(engine, columns[0], tasks)
+        with append_tasks(store, provenance=_provenance(seen, "append")) as writer:
+            write_sorted(engine, columns, seen, writer, tasks.dtype)
+    return open_tasks(store)
+
+
+def _refuse_returning(engine: Engine, column: Column, tasks: TaskStore) -> None:
+    """Refuse tasks that the store has, before anything is sorted."""
+    if column.type == "VARCHAR" and not column.as_text:
+        raise InputError(
+            f"column {column.name!r} holds text, the task ids in {tasks.path} are whole numbers: "
+            "give such ids, or write a new store of all rows"
+        )
+    returning = ReturningTasks(tasks)
+    query = "SELECT t FROM kept GROUP BY t ORDER BY t"
+    for batch in engine.stream(query, BATCH_BYTES // 64, "tasks"):
+        returning.look_up(batch.column("t").to_numpy(zero_copy_only=False))
+    returning.refuse()
+
+
+@contextmanager
+def _engine(
+    out: Location,
+    block_bytes: int,
+    memory_limit: str | int | None,
+    temporary_directory: str | os.PathLike[str] | None,
+    progress: bool | Show,
+) -> Iterator[Engine]:
+    """Start the engine with the memory that blocks of that size leave it."""
+    reserved = PROCESS_BYTES + BLOCKS_IN_MEMORY * block_bytes + BATCHES_IN_MEMORY * BATCH_BYTES
+    memory = engine_memory(memory_limit, reserved)
+    folder = _scratch_folder(out, temporary_directory)
+    if not folder.is_dir():
+        raise InputError(f"temporary_directory {folder} is not a folder: create it")
+    with shown(progress) as show, Engine(folder, out.name, memory, show) as engine:
+        yield engine
 
 
 def _looked_through(
     engine: Engine, inputs: Any, wanted: Wanted, missing: Literal["error", "drop"]
 ) -> tuple[list[Column], Survey]:
     """Open the inputs, settle the types of the columns, and scan the rows."""
+    if missing not in ("error", "drop"):
+        raise InputError(f"missing must be 'error' or 'drop', got {missing!r}")
     needed = (wanted.task, wanted.target)
     with columns_wanted(f"wanted as in {wanted.whose}") if wanted.known else nullcontext():
         found = open_inputs(inputs, needed, wanted.features, engine)
@@ -200,21 +295,20 @@ def _looked_through(
         features=names,
         categorical=wanted.categorical,
         known=wanted.known,
+        text_ids=wanted.text_ids,
     )
     dtype = np.dtype(wanted.dtype)
     seen = survey(engine, found, columns, missing=missing, dtype=dtype, known=wanted.known)
     return columns, seen
 
 
-def _check_parameters(missing: str, block_bytes: int | None) -> None:
-    if missing not in ("error", "drop"):
-        raise InputError(f"missing must be 'error' or 'drop', got {missing!r}")
-    if block_bytes is not None and block_bytes < 1:
-        raise InputError(f"block_bytes must be at least 1, got {block_bytes}")
-
-
 def _check_fits(
-    seen: Survey, out: Location, folder: Path, dtype: np.dtype[Any], block_bytes: int, memory: int
+    seen: Survey,
+    out: Location,
+    dtype: np.dtype[Any],
+    block_bytes: int,
+    engine: Engine,
+    remedy: str,
 ) -> None:
     """Refuse a task larger than a block, and disks with too little room."""
     row_bytes = (len(seen.encoding.feature_names) + 1) * dtype.itemsize
@@ -222,16 +316,16 @@ def _check_fits(
     if size * row_bytes > block_bytes:
         raise InputError(
             f"task {task!r} has {size:,} examples, a block has room for "
-            f"{block_bytes // row_bytes:,}: set block_bytes to at least {size * row_bytes:,}, or "
+            f"{block_bytes // row_bytes:,}: {remedy} at least {size * row_bytes:,}, or "
             "check that the task column is the right one"
         )
     sort_bytes = seen.rows_kept * seen.row_bytes
     needs = []
     if isinstance(out, Folder):
         needs.append((out.path.parent, seen.rows_kept * row_bytes, "the store"))
-    if 2 * sort_bytes > memory:
+    if 2 * sort_bytes > engine.memory:
         what = f"sorting {seen.rows_kept:,} rows of {seen.row_bytes} bytes"
-        needs.append((folder, sort_bytes, what))
+        needs.append((engine.folder, sort_bytes, what))
     check_space(needs)
 
 
@@ -242,89 +336,10 @@ def _scratch_folder(out: Location, given: str | os.PathLike[str] | None) -> Path
     return out.path.parent if isinstance(out, Folder) else Path(tempfile.gettempdir())
 
 
-class _Rows(NamedTuple):
-    """Consecutive tasks; the last one may go on in the next rows."""
-
-    X: NDArray[np.float64]
-    y: NDArray[np.floating]
-    sizes: NDArray[np.int64]
-    ids: NDArray[Any]
-
-
-def _write(
-    engine: Engine, columns: list[Column], seen: Survey, writer: TaskWriter, dtype: np.dtype[Any]
-) -> None:
-    """Sort, and write the rows as they come."""
-    done = 0
-    for rows in _whole_tasks(_sorted(engine, columns, seen, dtype)):
-        writer.write(rows.X, rows.y, rows.sizes, rows.ids)
-        done += len(rows.y)
-        engine.show("write", done, seen.rows_kept)
-    if done != seen.rows_kept:
-        raise InputError(
-            f"the input changed while it was read: {seen.rows_kept:,} rows at first, then {done:,}"
-        )
-
-
-def _sorted(
-    engine: Engine, columns: list[Column], seen: Survey, dtype: np.dtype[Any]
-) -> Iterator[_Rows]:
-    """Give all rows by task, and within a task in the order of the input."""
-    float_type = "FLOAT" if dtype == np.float32 else "DOUBLE"
-    terms = ", ".join(
-        f"CAST({column.alias} AS {float_type}) AS {column.alias}"
-        if column.type == "DOUBLE"
-        else f"CAST({column.alias} AS BIGINT) AS {column.alias}"
-        if column.levels_are_whole
-        else column.alias
-        for column in columns
-    )
-    names = [column.name for column in columns[2:]]
-    n_rows = max(BATCH_BYTES // (8 * len(seen.encoding.feature_names)), 1024)
-    for batch in engine.stream(
-        f"SELECT {terms} FROM kept ORDER BY t, file, row",  # noqa: S608 - aliases
-        n_rows,
-        "sort",
-    ):
-        runs = pc.run_end_encode(batch.column("t"))
-        frame = batch.select([column.alias for column in columns[2:]]).rename_columns(names)
-        yield _Rows(
-            seen.encoding.encode(frame.to_pandas()),
-            batch.column("y").to_numpy(),
-            np.diff(runs.run_ends.to_numpy(), prepend=0).astype(np.int64),
-            runs.values.to_numpy(zero_copy_only=False),
-        )
-
-
-def _whole_tasks(parts: Iterator[_Rows]) -> Iterator[_Rows]:
-    """Move the beginning of each part's last task to the next part."""
-    carried: _Rows | None = None
-    for part in parts:
-        rows = part if carried is None else _joined(carried, part)
-        if len(rows.ids) > 1:
-            cut = len(rows.y) - int(rows.sizes[-1])
-            yield _Rows(rows.X[:cut], rows.y[:cut], rows.sizes[:-1], rows.ids[:-1])
-            rows = _Rows(rows.X[cut:], rows.y[cut:], rows.sizes[-1:], rows.ids[-1:])
-        carried = rows
-    if carried is not None:
-        yield carried
-
-
-def _joined(one: _Rows, other: _Rows) -> _Rows:
-    """Join a task with the rows that follow, which may go on with it."""
-    X, y = np.concatenate([one.X, other.X]), np.concatenate([one.y, other.y])
-    if one.ids[0] != other.ids[0]:
-        sizes, ids = np.append(one.sizes, other.sizes), np.append(one.ids, other.ids)
-        return _Rows(X, y, sizes, ids)
-    sizes = other.sizes.copy()
-    sizes[0] += one.sizes[0]
-    return _Rows(X, y, sizes, other.ids)
-
-
-def _provenance(seen: Survey) -> dict[str, Any]:
+def _provenance(seen: Survey, command: str) -> dict[str, Any]:
     """Say what became of the rows, not where they came from: equal rows give equal stores."""
     return {
-        "command": "ingest",
+        "command": command,
         "rows_read": seen.rows_read,
         "rows_dropped": seen.rows_read - seen.rows_kept,
         "missing": seen.missing,

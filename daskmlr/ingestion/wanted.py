@@ -37,6 +37,8 @@ class Wanted:
         How the features are to be made; None: as the values suggest.
     whose : str
         Whose encoding that is.
+    text_ids : bool
+        Whether ids are text, whatever they look like.
     """
 
     task: str
@@ -46,6 +48,7 @@ class Wanted:
     dtype: Dtype
     known: FeatureEncoding | None = None
     whose: str = ""
+    text_ids: bool = False
 
     def __post_init__(self) -> None:
         if self.task == self.target:
@@ -119,6 +122,7 @@ def _as_like(
         _dtype(had or dtype),
         encoding,
         whose,
+        isinstance(source, TaskStore) and source.task_ids(0, 1).dtype == object,
     )
 
 

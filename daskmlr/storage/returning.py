@@ -9,12 +9,14 @@ import numpy as np
 from daskmlr.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from numpy.typing import NDArray
 
     from daskmlr.storage.tasks import TaskStore
 
 # So many ids are held, and looked up in one read of the store's.
-IDS_AT_ONCE = 1 << 19
+IDS_AT_ONCE = 1 << 18
 NAMED = 5
 
 
@@ -68,19 +70,26 @@ class ReturningTasks:
         )
 
     def _look_up(self) -> None:
-        if not self._waiting:
+        if not sum(map(len, self._waiting)):
             return
-        ids, self._waiting = np.concatenate(self._waiting), []
+        matches, self._waiting = _matches(np.concatenate(self._waiting)), []
         found: set[Any] = set()
         for start in range(0, self._tasks.n_tasks, IDS_AT_ONCE):
             known = self._tasks.task_ids(start, start + IDS_AT_ONCE)
-            found.update(_common(ids, known))
+            found.update(matches(known))
         self._n_found += len(found)
         self._first = [*self._first, *sorted(found)][:NAMED]
 
 
-def _common(ids: NDArray[Any], known: NDArray[Any]) -> list[Any]:
+def _matches(ids: NDArray[Any]) -> Callable[[NDArray[Any]], Iterable[Any]]:
+    """Return what finds some of the ids among others."""
     if ids.dtype == object:
-        return list(set(ids.tolist()).intersection(known.tolist()))
-    common: list[Any] = np.intersect1d(ids, known).tolist()
-    return common
+        return set(ids.tolist()).intersection
+    ordered = np.sort(ids)
+
+    def among(known: NDArray[Any]) -> list[Any]:
+        place = np.minimum(np.searchsorted(ordered, known), len(ordered) - 1)
+        common: list[Any] = known[ordered[place] == known].tolist()
+        return common
+
+    return among
