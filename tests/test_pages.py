@@ -86,9 +86,13 @@ def test_tutorial_and_what_builds_on_it(tmp_path):
     assert len(reader.follow("docs/tutorial.md")) == 7
     for page in BUILD_ON_IT:
         assert reader.follow(f"docs/{page}.md") == []
+    commands = reader.follow("docs/update.md")  # last, since it appends to the tutorial's store
+    assert [line.split()[1] for line in commands if line] == [
+        "ingest", "update", "assign", "append", "update",
+    ]  # fmt: skip
 
 
 def test_no_other_page_has_python():
     """The commands of other pages are their measurements, which take hours."""
     pages = {path.stem for path in (ROOT / "docs").glob("*.md") if "```python" in path.read_text()}
-    assert pages == {"tutorial", *BUILD_ON_IT}
+    assert pages == {"tutorial", "update", *BUILD_ON_IT}
