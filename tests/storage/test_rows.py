@@ -197,7 +197,7 @@ class TestRefusals:
 
     def test_a_table_is_not_a_task_store(self, tmp_path):
         write(tmp_path / "r.zarr", [3])
-        with pytest.raises(StoreError, match="but a daskmlr-rows") as e:
+        with pytest.raises(StoreError, match="is a table of tasks, a task store is wanted") as e:
             open_tasks(tmp_path / "r.zarr")
         assert not isinstance(e.value, IncompleteStoreError)
 
