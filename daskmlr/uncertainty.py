@@ -252,7 +252,7 @@ def _doubts(shortfall: float, mass: NDArray[np.float64], tasks: TaskStore) -> li
         factor = (shortfall / MAX_SHORTFALL) ** 2
         doubts.append(
             f"the model is {shortfall:.2g} standard errors from the maximum of the likelihood of "
-            f"the {tasks.n_tasks} tasks of {tasks.path}, which moves the intervals off (at most "
+            f"these {tasks.n_tasks:,} tasks, which moves the intervals off (at most "
             f"{MAX_SHORTFALL}): give the tasks it was fitted to, with soft assignment, and a tol "
             f"smaller by {factor:.2g} times or more"
         )
