@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # More components than this are not tried unasked: each number costs a fit.
 MOST_COMPONENTS = 64
 # A trial with too many components never finds its best ones twice: its search ends here.
-TRIAL_RESTARTS = 4
+TRIAL_RESTARTS = 6
 
 Fit = tuple["Model", Diagnosis]
 
