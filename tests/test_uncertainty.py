@@ -174,7 +174,7 @@ class TestDoubts:
         coef = model.coef.copy()
         coef[0, 1] += 3 * error
         moved = replace(model, coef=coef)
-        with pytest.warns(ComponentWarning, match=r"is [23]\.?\d* standard errors .* the 3100"):
+        with pytest.warns(ComponentWarning, match=r"is [23]\.?\d* standard errors .* these 3,100"):
             assert moved.uncertainty(easy_tasks, client="sync").shortfall > 2
 
     def test_fewer_tasks_than_parameters(self, tmp_path):
