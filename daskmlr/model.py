@@ -379,7 +379,7 @@ class Model:
         """
         self.check_store(tasks)
         is_own = self.left_out.size > 0 and begins_with(tasks, self.sources[0])
-        part = Part(0, 1, 0, self.left_out) if is_own else None
+        part = Part.without(self.left_out) if is_own else None
         return measure_uncertainty(
             tasks, *self._centred(), part=part, client=client, progress=progress
         )

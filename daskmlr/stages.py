@@ -62,7 +62,7 @@ class FitOptions:
         """
         if self.sample_split:
             return Part(step, 3, self.seed, self.excluded)
-        return Part(0, 1, self.seed, self.excluded) if self.excluded.size else None
+        return Part.without(self.excluded) if self.excluded.size else None
 
     def without(self, excluded: NDArray[np.int64]) -> FitOptions:
         """Leave out the tasks at some positions, ascending, and only those."""

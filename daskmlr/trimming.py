@@ -61,7 +61,7 @@ def filter_tasks(
     most = math.ceil(fraction * tasks.n_tasks)
     tolerance = TAIL * fraction * math.log(1 / fraction)
     for _ in range(MAX_ROUNDS):
-        args = (spectrum.frame, spectrum.basis, most, Part(0, 1, 0, options.excluded))
+        args = (spectrum.frame, spectrum.basis, most, Part.without(options.excluded))
         found = record.reduce("filter", tasks, _score, combine_extremes, args=args, runner=runner)
         extreme = double_filter(found, fraction, tolerance)
         if len(options.excluded) + len(extreme) > FILTER_FRACTIONS * most:

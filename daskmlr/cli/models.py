@@ -20,6 +20,14 @@ from daskmlr.cli.base import (
     skip_damaged,
 )
 
+level_option = click.option(
+    "--level",
+    type=float,
+    default=0.95,
+    show_default=True,
+    help="Probability that what is bounded lies between low and high.",
+)
+
 
 class AutoOrNumber(click.ParamType):  # type: ignore[type-arg]
     """A number of components, or ``auto``."""
@@ -197,7 +205,7 @@ def assign(model: str, store: str, out: str, odd_rate: float, place: Place, as_j
 @main.command()
 @click.argument("model", type=PATH_OR_URL)
 @click.argument("store", type=PATH_OR_URL)
-@click.option("--level", type=float, default=0.95, show_default=True)
+@level_option
 @click.option(
     "--kind",
     type=click.Choice(["sandwich", "observed"]),
@@ -237,13 +245,7 @@ def intervals(
 @click.option("--query", required=True, metavar="FILE", help="Rows to predict.")
 @click.argument("out", type=PATH_OR_URL)
 @click.option("--method", type=click.Choice(["bayes", "map"]), default="bayes", show_default=True)
-@click.option(
-    "--level",
-    type=float,
-    default=0.95,
-    show_default=True,
-    help="Probability that a target lies between low and high.",
-)
+@level_option
 @click.option(
     "--missing",
     type=click.Choice(["error", "drop"]),

@@ -91,7 +91,7 @@ def squared_residuals(
 def sums_of_squares(
     residual: NDArray[np.floating], offsets: NDArray[np.int64]
 ) -> NDArray[np.floating]:
-    """Sum the squares of the rows of every task, by column."""
+    """Sum the squares of the rows of every task, by column if there are some."""
     ones = np.ones(len(residual), dtype=residual.dtype)
     summed: NDArray[np.floating] = segment_matrix(offsets, ones) @ np.square(residual)
     return summed

@@ -253,6 +253,11 @@ class Part:
     seed: int
     excluded: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
+    @classmethod
+    def without(cls, excluded: NDArray[np.int64]) -> Part:
+        """Return the part of all tasks but those at some places, ascending."""
+        return cls(0, 1, 0, excluded)
+
     def holds(self, start: int, stop: int) -> NDArray[np.bool_]:
         """Whether each of the tasks at places ``start:stop`` is in the part."""
         place = np.arange(start, stop)

@@ -121,7 +121,7 @@ def diagnosis_from_block(
         shares, log_likelihood = posterior(joint_log_likelihood(rss, piece.sizes, mixture))
         counted = tasks_in(part, piece)
         if (excluded := tasks_excluded(part, piece)).any():
-            square = segment_matrix(piece.offsets, targets) @ targets
+            square = sums_of_squares(targets, piece.offsets)
             left_out += _explained_alone(
                 square[excluded], piece.sizes[excluded], mixture.noise_variance.min()
             )
