@@ -16,6 +16,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
+from distributed.system import MEMORY_LIMIT
 from threadpoolctl import threadpool_limits
 
 from daskmlr.errors import ClusterError, DamagedStoreError, InputError, StoreError
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
 # glibc's names for two settings, and what it grows them to by itself where nobody sets them.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 TRIM_BYTES, MMAP_BYTES = 64 << 20, 32 << 20
+
+# Of the machine's memory, what is left for the page cache. A store that does not fit, read in the
+# same order again and again, finds nothing of itself there.
+CACHED_SHARE = 2 / 3
 
 _blas_lock = threading.Lock()
 _blas_users = 0
@@ -118,23 +123,30 @@ def unpack(packed: bytes) -> Any:
         raise type(error)(f"{here} cannot read the store: {error}") from error
 
 
+def is_cached(store: TaskStore) -> bool:
+    """Whether the system's page cache can hold a store on disk from one pass to the next."""
+    return bool(store.nbytes_on_disk <= CACHED_SHARE * MEMORY_LIMIT)
+
+
 def read_run(
     store: TaskStore, run: tuple[int, int], skipped: Collection[int], damaged: list[Damage]
 ) -> Iterator[TaskBlock]:
     """Yield the blocks of a run but those `skipped`; list the damaged, and go on.
 
-    The system is told what comes next, and reads it meanwhile; past the end of a short run too:
-    that is then for another thread, most likely of this machine. A thread that reads ahead on disk
-    was slower than none: what it gains it loses to Python's lock. Blocks of an object store are
-    asked for ahead, those of the run alone: nobody else would get them.
+    Where the system's page cache can hold the store, the system is told what comes next and reads
+    it meanwhile; past the end of a short run too: that is then for another thread, most likely of
+    this machine. A thread of ours that reads ahead gains nothing there: what it does not wait for
+    the disk it takes of Python's lock. Blocks of a larger store, and of an object store, are read
+    ahead by us, those of the run alone: nobody else would get them.
     """
     start, stop = run
-    buffers = Buffers()
-    on_disk = store.blocks_ahead == 0
-    told = start + 1 if on_disk else start
-    last = max(stop, start + BLOCKS_AHEAD) if on_disk else stop - 1
+    buffers = Buffers(past_cache=store.on_disk and not is_cached(store))
+    if store.on_disk and not buffers.past_cache:
+        told, last, ahead = start + 1, max(stop, start + BLOCKS_AHEAD), BLOCKS_AHEAD
+    else:
+        told, last, ahead = start, stop - 1, store.blocks_ahead
     for index in range(start, stop):
-        while told <= min(index + BLOCKS_AHEAD, last):
+        while told <= min(index + ahead, last):
             if told not in skipped:
                 store.will_need(told, buffers)
             told += 1
@@ -176,8 +188,21 @@ def reduce_run(run: tuple[int, int], packed: bytes) -> Partial:
     keep_freed_memory()
     store, from_block, combine, args, in_place, skipped = unpack(packed)
     damaged: list[Damage] = []
-    total = None
     blocks = _Watched(read_run(store, run, skipped, damaged))
+    total = sum_blocks(blocks, from_block, combine, args, in_place=in_place)
+    return Partial(total, tuple(damaged), blocks.work())
+
+
+def sum_blocks(
+    blocks: Iterable[TaskBlock],
+    from_block: Callable[..., Any],
+    combine: Callable[[Any, Any], Any],
+    args: Sequence[Any],
+    *,
+    in_place: bool,
+) -> Any:
+    """Sum blocks left to right; None if there are none."""
+    total = None
     with one_blas_thread():
         for block in blocks:
             if in_place:
@@ -185,7 +210,7 @@ def reduce_run(run: tuple[int, int], packed: bytes) -> Partial:
             else:
                 part = from_block(block, *args)
                 total = part if total is None else combine(total, part)
-    return Partial(total, tuple(damaged), blocks.work())
+    return total
 
 
 def combine_sums(packed: bytes, sums: Iterable[Any]) -> Any:

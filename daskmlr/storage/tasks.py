@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,6 @@ from daskmlr.storage.showing import store_card
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -180,9 +180,24 @@ class TaskStore:
         return TaskBlock(X, y, offsets, int(self.block_tasks[index]))
 
     @property
+    def on_disk(self) -> bool:
+        """Whether it is a folder, whose files the system may keep in its page cache."""
+        return self._folder is not None
+
+    @property
     def blocks_ahead(self) -> int:
-        """Blocks that a reader holds ahead; of those on disk, the system does."""
-        return BLOCKS_AHEAD if self._folder is None else 0
+        """Blocks that a reader holds ahead, at most."""
+        return 1 if self.on_disk else BLOCKS_AHEAD
+
+    @cached_property
+    def nbytes_on_disk(self) -> int:
+        """Bytes that all blocks take if each is as large as the first: listing them takes long."""
+        folder = Path(self.path)
+        try:
+            files = [folder / self._chunk_key(name, 0) for name in ("x", "y")]
+            return self.n_blocks * sum(file.stat().st_size for file in files)
+        except OSError:
+            return self.nbytes
 
     def will_need(self, index: int, buffers: Buffers) -> None:
         """Say that a block, if there is one, will be read into `buffers` soon."""
@@ -190,7 +205,9 @@ class TaskStore:
             for name in ("x", "y"):
                 key = self._chunk_key(name, index)
                 if self._folder is None:
-                    buffers.begin(key, self._place.view)
+                    buffers.begin(key, partial(self._place.view, key))
+                elif buffers.past_cache:
+                    buffers.begin_file(key, self._folder / key)
                 else:
                     will_need(self._folder / key)
 
@@ -249,13 +266,10 @@ class TaskStore:
             if array.dtype.kind in "OTU":
                 return self._text_chunk(array, index)
             key = self._chunk_key(name, index)
-            source: Path | memoryview
-            if self._folder is not None:
-                source = self._folder / key
-            elif buffers is None:
-                source = self._place.view(key)
-            else:
-                source = buffers.finish(key, self._place.view)
+            source: Path | memoryview | NDArray[np.uint8] | None
+            source = None if buffers is None else buffers.finish(key)
+            if source is None:
+                source = self._place.view(key) if self._folder is None else self._folder / key
             codec = self.facts.codec if name in ("x", "y") else "none"
             return read_chunk(source, array.chunks, array.dtype, codec, buffers)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):

@@ -42,6 +42,7 @@ class SleepingStore:
     n_blocks: int
     seconds: float
     blocks_ahead: int = 0
+    on_disk: bool = False
     path: str = "sleeping"
 
     def read_block(self, index: int, buffers: Any) -> int:
