@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from daskmlr import Model, simulate
+from daskmlr.graph import memory
 from daskmlr.kernels.metrics import coefficient_error
 from daskmlr.synthetic import load_truth
 from tests.benchmarks.limited import run_limited
@@ -17,11 +18,14 @@ MIB = 1 << 20
 CHILD = """
 import json, sys
 from daskmlr import MixedLinearRegression, open_tasks, plan  # all that a fit imports
+from daskmlr.graph import leaf
 from daskmlr.graph.execute import connect
 from daskmlr.graph.reduce import reduce_tasks
 from tests.benchmarks.passes import parameters, passes
 
-path, name, client = sys.argv[1:]
+path, name, client, reading = sys.argv[1:]
+if reading == "past the cache":
+    leaf.CACHED_SHARE = 0
 tasks = open_tasks(path)
 frame, mixture = parameters(tasks)
 one = passes(frame, mixture)[name]
@@ -55,14 +59,42 @@ def store(request, tmp_path_factory):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads peak memory from /proc")
 @pytest.mark.parametrize("client", ["sync", "threads"])
 @pytest.mark.parametrize("name", ["moments, all pairs", "refinement"])
-def test_a_pass_takes_between_half_and_all_of_its_plan(store, name, client):
+@pytest.mark.parametrize("reading", ["cached", "past the cache"])
+def test_a_pass_takes_between_half_and_all_of_its_plan(store, name, client, reading):
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, store.path, name, client],
+        [sys.executable, "-c", CHILD, store.path, name, client, reading],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     peak, planned = json.loads(done.stdout)
     assert 0.5 <= peak / planned <= 1.0, f"{peak / 2**20:.0f} of {planned / 2**20:.0f} MiB"
+
+
+@pytest.mark.parametrize(
+    ("membership", "file", "limit"),
+    [
+        ("0::/user/job\n", "user/job/memory.max", 500),
+        ("0::/user/job\n", "user/memory.max", 500),
+        ("5:cpuset:/a\n4:cpu,memory:/slurm/job\n", "memory/slurm/job/memory.limit_in_bytes", 500),
+        ("0::/user/job\n", "elsewhere/memory.max", None),
+        ("", "memory.max", None),
+    ],
+)
+def test_memory_is_what_the_cgroup_allows(tmp_path, membership, file, limit):
+    (tmp_path / "membership").write_text(membership)
+    for place, text in (("user/job/memory.max", "max\n"), (file, "500\n")):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text(text)
+    found = list(memory._limits(tmp_path / "membership", tmp_path))
+    assert found == ([] if limit is None else [limit])
+
+
+def test_memory_of_a_process_in_a_cgroup():
+    ask = "from daskmlr.graph.memory import memory_limit; print(memory_limit())"
+    usage = run_limited([sys.executable, "-c", ask], limit=400 * MIB, timeout=60)
+    assert usage.returncode == 0, usage.stderr
+    allowed = 400 * MIB if usage.enforced.startswith("cgroup") else memory.memory_limit()
+    assert int(usage.stdout) == allowed
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs cgroups, or /proc to sample")
@@ -81,7 +113,7 @@ def test_a_fit_needs_a_third_of_the_memory_of_its_store(tmp_path):
     usage = run_limited(
         [sys.executable, "-m", "daskmlr", "fit", tasks.path, str(tmp_path / "model"),
          "--n-components", "4", "--json"],
-        limit=400 * MIB, watch=tmp_path, timeout=600,
+        limit=400 * MIB, timeout=600,
     )  # fmt: skip
     assert usage.returncode == 0, usage.stderr
     assert usage.oom_kills == 0

@@ -198,16 +198,16 @@ class TestDoubts:
             double.uncertainty(easy_tasks, client="sync")
 
     def test_memory_that_does_not_suffice(self, model, easy_tasks, monkeypatch):
-        monkeypatch.setattr("daskmlr.graph.execute.MEMORY_LIMIT", 20_000)
+        monkeypatch.setattr("daskmlr.graph.execute.memory_limit", lambda: 20_000)
         with pytest.raises(PlanError, match=r"covariance of 20 parameters, k \(d \+ 3\) - 1"):
             model.uncertainty(easy_tasks, client="sync")
-        monkeypatch.setattr("daskmlr.graph.execute.MEMORY_LIMIT", 1 << 20)
+        monkeypatch.setattr("daskmlr.graph.execute.memory_limit", lambda: 1 << 20)
         with pytest.raises(PlanError, match="stage 'uncertainty of 20 parameters' needs"):
             model.uncertainty(easy_tasks, client="sync")
 
     def test_no_memory_limit_refuses_nothing(self, model, easy_tasks, monkeypatch):
         monkeypatch.setattr(Runner, "worker_resources", lambda self: (1, 0))
-        monkeypatch.setattr("daskmlr.graph.execute.MEMORY_LIMIT", 0)
+        monkeypatch.setattr("daskmlr.graph.execute.memory_limit", lambda: 0)
         model.uncertainty(easy_tasks, client="sync")
 
     def test_other_features(self, model, tmp_path):

@@ -14,7 +14,6 @@ from dask.callbacks import Callback
 from dask.system import CPU_COUNT
 from dask.utils import parse_timedelta
 from distributed import Client, Future, Security
-from distributed.system import MEMORY_LIMIT
 
 from daskmlr.errors import (
     ClusterWarning,
@@ -27,6 +26,7 @@ from daskmlr.errors import (
 from daskmlr.graph import preflight
 from daskmlr.graph.faults import LeftOut, Partial, Work, explained, lost, refusal, skips_damage
 from daskmlr.graph.leaf import one_blas_thread
+from daskmlr.graph.memory import memory_limit
 from daskmlr.graph.telling import Telling
 from daskmlr.graph.watch import Watch, elsewhere
 from daskmlr.progress import shown
@@ -108,12 +108,12 @@ class Runner:
     @property
     def own_memory(self) -> int:
         """Memory of this process, bytes."""
-        return int(MEMORY_LIMIT)
+        return memory_limit()
 
     def worker_resources(self) -> tuple[int, int]:
         """Return the threads of a worker process and its memory in bytes (0: no limit)."""
         if self._client is None or self._local:
-            return (1 if self._scheduler in IN_PROCESS[:2] else CPU_COUNT), MEMORY_LIMIT
+            return (1 if self._scheduler in IN_PROCESS[:2] else CPU_COUNT), memory_limit()
         workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
         return (
             max((worker["nthreads"] for worker in workers), default=1),

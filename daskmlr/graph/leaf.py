@@ -16,12 +16,12 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
-from distributed.system import MEMORY_LIMIT
 from threadpoolctl import threadpool_limits
 
 from daskmlr.errors import ClusterError, DamagedStoreError, InputError, StoreError
 from daskmlr.graph.environment import DECISIVE, differences, environment
 from daskmlr.graph.faults import Damage, Partial, Work, join, patiently, with_one_cause
+from daskmlr.graph.memory import memory_limit
 from daskmlr.storage.chunks import Buffers
 from daskmlr.storage.rows import write_rows_part
 from daskmlr.storage.tasks import BLOCKS_AHEAD
@@ -125,7 +125,7 @@ def unpack(packed: bytes) -> Any:
 
 def is_cached(store: TaskStore) -> bool:
     """Whether the system's page cache can hold a store on disk from one pass to the next."""
-    return bool(store.nbytes_on_disk <= CACHED_SHARE * MEMORY_LIMIT)
+    return bool(store.nbytes_on_disk <= CACHED_SHARE * memory_limit())
 
 
 def read_run(

@@ -16,9 +16,9 @@ import duckdb
 import pyarrow as pa
 from dask.system import CPU_COUNT
 from dask.utils import format_bytes, parse_bytes
-from distributed.system import MEMORY_LIMIT
 
 from daskmlr.errors import InputError, NoSpaceError, PlanError
+from daskmlr.graph.memory import memory_limit
 from daskmlr.progress import Progress
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def engine_memory(limit: str | int | None, reserved: int) -> int:
         If too little is left, with the arithmetic.
     """
     try:
-        total = int(MEMORY_LIMIT // 2 if limit is None else parse_bytes(limit))
+        total = int(memory_limit() // 2 if limit is None else parse_bytes(limit))
     except ValueError:
         raise InputError(f"memory_limit must be a size such as '1GB', got {limit!r}") from None
     left = total - reserved

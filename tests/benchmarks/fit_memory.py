@@ -65,7 +65,7 @@ def graph_of(tasks: TaskStore) -> dict[str, Any]:
     }
 
 
-def run(step: str, command: list[str], limit: int, watch: Path, timeout: float) -> dict[str, Any]:
+def run(step: str, command: list[str], limit: int, timeout: float) -> dict[str, Any]:
     """Run a command of daskmlr under the limit; its JSON.
 
     Raises
@@ -75,8 +75,9 @@ def run(step: str, command: list[str], limit: int, watch: Path, timeout: float) 
     """
     usage = run_limited(
         [sys.executable, "-m", "daskmlr", *command, "--json"],
-        limit=limit, watch=watch, timeout=timeout,
-    )  # fmt: skip
+        limit=limit,
+        timeout=timeout,
+    )
     if usage.returncode:
         raise SystemExit(f"{step} failed ({usage.returncode}): {usage.stderr[-2000:]}")
     said: dict[str, Any] = json.loads(usage.stdout)
@@ -129,7 +130,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
             seconds=round(time.perf_counter() - start, 1), **graph_of(tasks),
         )  # fmt: skip
         model, labels = folder / "model", folder / "labels.parquet"
-        outer = (limit, folder, asked.timeout)
+        outer = (limit, asked.timeout)
         run("info", ["info", tasks.path], *outer)
         fit = ["fit", tasks.path, str(model), "--n-components", str(N_COMPONENTS)]
         run("fit", fit, *outer)

@@ -35,7 +35,7 @@ class Usage:
     peak_rss : int
         Bytes of anonymous memory of all its processes together, sampled: page cache not counted.
     peak_disk : int
-        Bytes of the files under the watched folder, sampled.
+        Bytes of the files under the watched folder, if any, sampled.
     enforced : str
         How the limit was held: "cgroup v1", "cgroup v2", or "sampled".
     oom_kills : int
@@ -53,8 +53,13 @@ class Usage:
     stderr: str
 
 
-def run_limited(command: Sequence[str], *, limit: int, watch: Path, timeout: float) -> Usage:
-    """Run `command` with at most `limit` bytes of memory, watching the size of a folder."""
+def run_limited(
+    command: Sequence[str], *, limit: int, timeout: float, watch: Path | None = None
+) -> Usage:
+    """Run `command` with at most `limit` bytes of memory, watching the size of a folder.
+
+    Folders of many files take a good part of a core to watch.
+    """
     with _cgroup(limit) as group:
         argv = list(command)
         if group is not None:
@@ -86,7 +91,9 @@ def run_limited(command: Sequence[str], *, limit: int, watch: Path, timeout: flo
 class _Sampler(threading.Thread):
     """Keeps the largest memory and disk use seen; enforces the limit where no cgroup does."""
 
-    def __init__(self, child: subprocess.Popen[str], group: Path | None, watch: Path, limit: int):
+    def __init__(
+        self, child: subprocess.Popen[str], group: Path | None, watch: Path | None, limit: int
+    ):
         super().__init__(daemon=True)
         self.peak_rss = self.peak_disk = self.kills = 0
         self._child, self._group, self._watch, self._limit = child, group, watch, limit
@@ -95,7 +102,8 @@ class _Sampler(threading.Thread):
     def run(self) -> None:
         while not self._ended.wait(SAMPLE_SECONDS):
             self.peak_rss = max(self.peak_rss, self._rss())
-            self.peak_disk = max(self.peak_disk, folder_bytes(self._watch))
+            if self._watch is not None:
+                self.peak_disk = max(self.peak_disk, folder_bytes(self._watch))
             if self._group is None and self.peak_rss > self._limit:
                 self.kills += 1
                 self.kill_all()

@@ -87,7 +87,7 @@ def large(folder: Path, gigabytes: float, n_features: int, task_rows: int, limit
         f"{n_features:,} features, in {time.perf_counter() - start:.0f} s",
         flush=True,
     )
-    outer = (parse_bytes(limit), folder, 7200.0)
+    outer = (parse_bytes(limit), 7200.0)
     model_path, labels_path = folder / "model", folder / "labels.parquet"
     run("fit", ["fit", tasks.path, str(model_path), "--n-components", str(k)], *outer)
     run("assign", ["assign", str(model_path), tasks.path, str(labels_path)], *outer)
