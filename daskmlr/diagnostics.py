@@ -168,7 +168,7 @@ def diagnose(outcome: Outcome, spectrum: Spectrum, sums: DiagnosisSums) -> Diagn
             ConvergenceWarning,
             f"the likelihood still rose after {outcome.n_passes} refinement passes: raise max_iter",
         )
-    if mixture.n_components > 1 and not _better_than_one(result, mixture.n_components):
+    if mixture.n_components > 1 and not _better_than_one(result, outcome, spectrum):
         return result
     if mixture.n_components > 1:
         _diagnose_noise(result, outcome)
@@ -203,13 +203,20 @@ def _pooled_log_likelihood(sums: ComponentSums) -> float:
     return float(-sums.n_rows / 2 * (np.log(2 * np.pi * rss / gram[0, 0]) + 1))
 
 
-def _better_than_one(result: Diagnosis, n_components: int) -> bool:
+def _better_than_one(result: Diagnosis, outcome: Outcome, spectrum: Spectrum) -> bool:
     bic, one = result.facts["bic"], result.facts["bic_of_one"]
     if bic >= one:
+        k, p = outcome.mixture.n_components, result.facts["coefficients_per_component"]
+        # that of one regression is a direction too
+        unseen = (
+            f". But {spectrum.rank} directions rise above the noise edge: {outcome.sums.n_rows:,} "
+            f"examples may be too few for BIC to see {k} regressions of {p:,} coefficients. Add "
+            "tasks, or lower n_components"
+        )
         result.warn(
             StructureWarning,
-            f"no structure: one regression for all tasks has a BIC of {one:.6g}, "
-            f"{n_components} have {bic:.6g}, which is no better",
+            f"no structure: one regression for all tasks has a BIC of {one:.6g}, {k} have "
+            f"{bic:.6g}, which is no better{unseen if spectrum.rank > 1 else ''}",
         )
     return bool(bic < one)
 
