@@ -167,7 +167,7 @@ def _past_cache(path: Path, size: int, memory: NDArray[np.uint8]) -> NDArray[np.
     try:
         return _whole(path, size, memory, direct)
     except OSError as error:
-        if error.errno != errno.EINVAL or not direct:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not direct:
             raise
         return _whole(path, size, memory, 0)
 
