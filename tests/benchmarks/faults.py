@@ -26,6 +26,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,6 +186,7 @@ class Cluster:
                     if at in known and isinstance(pid, int)
                 }
                 if set(living) == set(WORKERS) and len(pids) == len(WORKERS):
+                    client.run(import_module, "daskmlr.stages")  # else the first pass waits for it
                     return living[VICTIM]
                 time.sleep(0.5)
         raise TimeoutError(f"the workers did not come within {PATIENCE:g} s")
