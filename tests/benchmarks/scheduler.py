@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import dask
+import numpy as np
 from dask.utils import format_bytes
 from distributed import Client, LocalCluster, Worker
 
@@ -30,6 +31,7 @@ from daskmlr import plan
 from daskmlr.graph import leaf
 from daskmlr.graph.execute import connect
 from daskmlr.graph.reduce import _reduction
+from daskmlr.kernels.blocks import TaskBlock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SleepingStore:
-    """A store whose blocks take a while to read and hold one number."""
+    """A store whose blocks take a while to read and hold one task of one example."""
 
     n_blocks: int
     seconds: float
@@ -45,16 +47,16 @@ class SleepingStore:
     on_disk: bool = False
     path: str = "sleeping"
 
-    def read_block(self, index: int, buffers: Any) -> int:
+    def read_block(self, index: int, buffers: Any) -> TaskBlock:
         time.sleep(self.seconds)
-        return 1
+        return TaskBlock(np.ones((1, 1)), np.ones(1), np.array([0, 1]), index)
 
     def will_need(self, index: int, buffers: Any) -> None:
         """Nothing is on a disk."""
 
 
-def number(block: int) -> int:
-    return block
+def number(block: TaskBlock) -> int:
+    return block.n_tasks
 
 
 def add(left: int, right: int) -> int:
