@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import warnings
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 # Workers that a message names; of more it gives the number.
 NAMED = 4
+# A worker that is slow to answer may have ended: so often that is looked up.
+LOOK_SECONDS, AGAIN_SECONDS = 1.0, 0.1
 
 
 def check_environments(client: Any, seconds: float) -> None:
@@ -130,22 +133,40 @@ async def _ask_all(client: Any, seconds: float) -> dict[str, Any]:
 async def _ask_workers(
     client: Any, seconds: float, function: Callable[..., Any], *args: Any
 ) -> dict[str, Any]:
-    """Run a function on every worker by itself, so that one that hangs is known by its name."""
+    """Run a function on every worker by itself, so that one that hangs is known by its name.
+
+    Workers that end meanwhile are left out. One whose connection broke is asked again while the
+    scheduler knows it: that it has ended may be learnt a moment later.
+    """
 
     async def ask(worker: str) -> Any:
-        asked = client.run(function, *args, workers=[worker], on_error="return")
-        try:
-            return (await asyncio.wait_for(asked, seconds))[worker]
-        except TimeoutError as error:
-            return error
+        return (await client.run(function, *args, workers=[worker], on_error="return"))[worker]
 
-    known = await _workers(client, seconds)
-    answers = dict(zip(known, await asyncio.gather(*map(ask, known)), strict=True))
-    if any(isinstance(answer, BaseException) for answer in answers.values()):
-        still = await _workers(client, seconds)  # without those that have ended meanwhile
-        answers = {worker: answer for worker, answer in answers.items() if worker in still}
-    silent = [worker for worker, answer in answers.items() if isinstance(answer, TimeoutError)]
-    if silent:
+    until = time.monotonic() + seconds
+    asked = await _workers(client, seconds)
+    asking = {worker: asyncio.create_task(ask(worker)) for worker in asked}
+    answers: dict[str, Any] = {}
+    try:
+        while asking and time.monotonic() < until:
+            done, _ = await asyncio.wait(asking.values(), timeout=LOOK_SECONDS)
+            answers |= {worker: task.result() for worker, task in asking.items() if task in done}
+            asking = {worker: task for worker, task in asking.items() if task not in done}
+            failed = [worker for worker, it in answers.items() if isinstance(it, BaseException)]
+            if not asking and not failed:
+                break
+            still = await _workers(client, seconds)
+            for worker in asked:
+                if worker not in still:
+                    answers.pop(worker, None)
+                    if worker in asking:
+                        asking.pop(worker).cancel()
+                elif isinstance(answers.get(worker), OSError):
+                    asking[worker] = asyncio.create_task(ask(worker))
+            await asyncio.sleep(AGAIN_SECONDS)
+    finally:
+        for task in asking.values():
+            task.cancel()
+    if silent := [worker for worker in asking if worker not in answers]:
         raise _silent(silent, seconds)
     return answers
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import dask
 import pytest
 from distributed import Client
+from distributed.comm import CommClosedError
 
 import daskmlr
 from daskmlr import Model, StoreError, map_tasks, open_tasks, reduce_tasks
@@ -151,6 +152,27 @@ def test_a_worker_that_hangs_is_named(running, tasks):
                 count(tasks, client)
         finally:
             os.kill(process.pid, signal.SIGCONT)
+
+
+def test_workers_that_end_while_they_are_asked_are_left_out_and_broken_connections_made_again(
+    running,
+):
+    file, client = running
+
+    def end_or_break(dask_worker):
+        if dask_worker.name == "doomed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if not hasattr(dask_worker, "was_asked"):
+            dask_worker.was_asked = True
+            raise CommClosedError("broken")
+        return dask_worker.name
+
+    with worker(file, "doomed"):
+        client.wait_for_workers(2, timeout=60)
+        started = time.perf_counter()
+        answers = client.sync(preflight._ask_workers, client, 30.0, end_or_break)
+    assert list(answers.values()) == ["sound"]
+    assert time.perf_counter() - started < 15
 
 
 def mounted(command):
