@@ -19,12 +19,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dask.system import CPU_COUNT
 from distributed import Client
+from distributed.deploy.utils import nprocesses_nthreads
 
 from daskmlr.cluster.options import LOOPBACK, encrypted, needed, read_options
 from daskmlr.cluster.slurm import job_report, start_slurm
 from daskmlr.cluster.ssh import start_ssh
 from daskmlr.errors import ClusterError, DaskmlrError, InputError
+from daskmlr.graph.memory import memory_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,8 +59,12 @@ class Kind:
 
 
 def _start_local(cls: Any, options: dict[str, Any], n_workers: int | None, _: ExitStack) -> Any:
-    number = {} if n_workers is None else {"n_workers": n_workers}
-    return cls(**{"dashboard_address": LOOPBACK, **number, **encrypted(options)})
+    asked = encrypted(options) | ({} if n_workers is None else {"n_workers": n_workers})
+    # Dask would share out what the machine has, of which a job of a batch system may have a part
+    threads = asked.get("threads_per_worker") or nprocesses_nthreads()[1]
+    number = asked.get("n_workers") or max(CPU_COUNT // threads, 1)
+    own = {"dashboard_address": LOOPBACK, "memory_limit": memory_limit() // number}
+    return cls(**own | asked)
 
 
 def _start_kubernetes(

@@ -10,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from dask.system import CPU_COUNT
 from distributed import Client, Security
 
 from daskmlr import InputError
@@ -158,6 +159,21 @@ class TestLocal:
         with start_cluster("local", n_workers=1, options=options, wait=60) as client:
             assert client.scheduler.address.startswith("tcp://127.0.0.1:")
             assert list(client.nthreads().values()) == [3]
+
+    def test_workers_share_the_memory_of_the_job(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("daskmlr.cluster.memory_limit", lambda: 3 << 30)
+        options = tmp_path / "options.yaml"
+        for text, n_workers, limits in (
+            ("{}", 3, [1 << 30] * 3),
+            ("n_workers: 2", None, [3 << 29] * 2),
+            (f"threads_per_worker: {CPU_COUNT}", None, [3 << 30]),
+            ("memory_limit: 1GiB", 2, [1 << 30] * 2),
+        ):
+            options.write_text(text)
+            with start_cluster("local", n_workers=n_workers, options=options, wait=60) as client:
+                client.wait_for_workers(len(limits))
+                workers = client.scheduler_info(n_workers=-1)["workers"].values()
+                assert [worker["memory_limit"] for worker in workers] == limits
 
     def test_security_can_be_asked_for_in_words(self, tmp_path):
         options = tmp_path / "options.yaml"
