@@ -160,7 +160,7 @@ async def _ask_workers(
                     answers.pop(worker, None)
                     if worker in asking:
                         asking.pop(worker).cancel()
-                elif isinstance(answers.get(worker), OSError):
+                elif worker not in asking and isinstance(answers.get(worker), OSError):
                     asking[worker] = asyncio.create_task(ask(worker))
             await asyncio.sleep(AGAIN_SECONDS)
     finally:
