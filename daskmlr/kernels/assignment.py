@@ -60,7 +60,8 @@ def residuals(
     # one layout, so that BLAS takes one path, whatever was done to the coefficients before
     residual: NDArray[np.floating] = covariates @ coef[:, 1:].T.astype(dtype, order="C")
     # as a product: broadcasting to a few components takes a loop of its own for each row
-    thin = np.column_stack([targets, np.ones_like(targets)])
+    thin = np.ones((len(targets), 2), dtype=dtype)
+    thin[:, 0] = targets
     residual -= thin @ np.stack([np.ones(len(coef)), -coef[:, 0]]).astype(dtype)
     return residual
 

@@ -352,9 +352,10 @@ def add_joint_gram(
                 np.zeros((d, m)),
                 np.zeros((m, m)),
             )
-        inside += wide.T @ wide
-        between += wide.T @ thin
-        outside += thin.T @ thin
+        # not `@`, which keeps Python's lock where the result has 500 numbers or fewer
+        inside += np.dot(wide.T, wide)
+        between += np.dot(wide.T, thin)
+        outside += np.dot(thin.T, thin)
     if between is not None:
         features, others = slice(1, d + 1), np.r_[0, d + 1 : d + m]
         total[features, others] += between

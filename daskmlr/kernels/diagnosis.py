@@ -207,7 +207,7 @@ class _ResidualMoments:
         residual: NDArray[np.floating],
         piece: TaskBlock,
         weights: NDArray[np.float64],
-        signs: NDArray[np.float64],
+        signs: NDArray[np.int8],
     ) -> None:
         """Add a piece: v is (n_rows, r), residuals are (n_rows, k), weights (n_tasks, k)."""
         component, task = np.nonzero(weights.T)
@@ -225,6 +225,6 @@ class _ResidualMoments:
         firsts = np.searchsorted(component, np.arange(len(self.cross) + 1))
         for one, (first, last) in enumerate(itertools.pairwise(firsts.tolist())):
             rows = own[offsets[first] : offsets[last]]
-            itself = rows.T @ rows
+            itself = np.dot(rows.T, rows)  # not `@`, as in `add_joint_gram`
             for target, sums in ((self.cross, total[first:last]), (self.null, signed[first:last])):
-                target[one] += sums.T @ sums - itself
+                target[one] += np.dot(sums.T, sums) - itself

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 ALL_PAIRS = 0
 SPLIT = 2
+WORDS_AT_ONCE = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,12 @@ def task_weight(sizes: NDArray[np.int64], signal_share: float) -> NDArray[np.flo
     return np.where(t > 1, 1 / (2 + 4 * v * (t - 1) + v * v * t * (t - 1)), 0.0)
 
 
-def random_signs(keys: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
+def random_signs(keys: NDArray[np.int64], seed: int) -> NDArray[np.int8]:
     """Return +1 or -1 for each key, in whatever order they come."""
-    return 1.0 - 2.0 * (hash64(keys, seed) >> np.uint64(63)).astype(np.float64)
+    return 1 - 2 * (hash64(keys, seed) >> np.uint64(63)).astype(np.int8)
 
 
-def example_signs(piece: TaskBlock, seed: int) -> NDArray[np.float64]:
+def example_signs(piece: TaskBlock, seed: int) -> NDArray[np.int8]:
     """Return +1 or -1 for each example, whatever block it lies in; shape (n_rows,).
 
     Each 64 examples of a task take theirs from the bits of one hash.
@@ -103,10 +104,15 @@ def example_signs(piece: TaskBlock, seed: int) -> NDArray[np.float64]:
     task = np.repeat(np.arange(piece.n_tasks), n_words)
     word = np.arange(len(task)) - np.repeat(np.cumsum(n_words) - n_words, n_words)
     bits = hash64(((piece.first_task + task) << 24) + word, seed)
-    lengths = np.minimum(sizes[task] - (word << 6), 64)
-    within = np.arange(piece.n_rows) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    picked = (np.repeat(bits, lengths) >> within.astype(np.uint64)) & np.uint64(1)
-    signs: NDArray[np.float64] = 1.0 - 2.0 * picked.astype(np.float64)
+    lengths = np.minimum(sizes[task] - (word << 6), 64).astype(np.uint8)
+    octets = bits.astype("<u8", copy=False).view(np.uint8).reshape(-1, 8)
+    picked = [np.zeros(0, dtype=np.uint8)]
+    for start in range(0, len(bits), WORDS_AT_ONCE):  # one of few examples takes as much room
+        some = slice(start, start + WORDS_AT_ONCE)
+        longest = lengths[some].max()
+        drawn = np.unpackbits(octets[some], axis=1, count=int(longest), bitorder="little")
+        picked.append(drawn[np.arange(longest, dtype=np.uint8) < lengths[some, None]])
+    signs: NDArray[np.int8] = 1 - 2 * np.concatenate(picked).view(np.int8)
     return signs
 
 
@@ -166,8 +172,11 @@ def moments_from_block(
         _add_gram(total.gram, covariates, targets, rows_not_excluded(part, piece))
         sizes = piece.sizes
         weight = np.where(tasks_in(part, piece), task_weight(sizes, signal_share), 0.0)
-        root = (np.repeat(np.sqrt(weight), sizes) * targets).astype(targets.dtype)
-        squares = _add_pairs(total, own, piece, covariates, root, groups, seed)
+        root = np.repeat(np.sqrt(weight), sizes)
+        root *= targets
+        squares = _add_pairs(
+            total, own, piece, covariates, root.astype(targets.dtype), groups, seed
+        )
         pairs += float(weight @ (sizes.astype(np.float64) ** 2 - squares))
     for moment in (total.cross, total.null):
         moment -= own
@@ -238,12 +247,12 @@ def group_bounds(
     return bounds, np.arange(piece.n_tasks + 1) * groups, squares
 
 
-def group_signs(piece: TaskBlock, groups: int, seed: int) -> NDArray[np.float64]:
+def group_signs(piece: TaskBlock, groups: int, seed: int) -> NDArray[np.int8]:
     """Return +1 or -1 for each group, whatever block it lies in."""
     if groups == ALL_PAIRS:
         return example_signs(piece, seed)
-    task = np.repeat(piece.first_task + np.arange(piece.n_tasks), groups)
-    return random_signs((task << 24) + np.tile(np.arange(groups), piece.n_tasks), seed)
+    task = piece.first_task + np.arange(piece.n_tasks)
+    return random_signs(((task << 24)[:, None] + np.arange(groups)).ravel(), seed)
 
 
 def _add_gram(
@@ -255,7 +264,8 @@ def _add_gram(
     """Add ``sum [1, x, r] [1, x, r]^T`` over the rows included, all by default."""
     if included is not None:
         covariates, targets = covariates[included], targets[included]
-    thin = np.column_stack([np.ones_like(targets), targets])
+    thin = np.ones((len(targets), 2), dtype=targets.dtype)
+    thin[:, 1] = targets
     add_joint_gram(total, _in_cache(covariates, thin))
 
 
@@ -280,18 +290,19 @@ def _add_pairs(
     ndarray of shape (n_tasks,), float64
         Sum of the squared sizes of a task's groups.
     """
-    bounds, starts, squares = group_bounds(piece, groups)
-    signs = group_signs(piece, groups, seed).astype(root.dtype)
     if groups == ALL_PAIRS:  # the sum of a group is a row, and need not be kept
+        starts, squares = piece.offsets, piece.sizes.astype(np.float64)
         add_joint_gram(own, _scaled(covariates, root))
         wide, thin, factor = covariates, np.ones_like(root), root
     else:
+        bounds, starts, squares = group_bounds(piece, groups)
         summing = segment_matrix(bounds, root)
         wide, thin = summing @ covariates, summing @ np.ones_like(root)
         factor = np.ones_like(thin)
         add_joint_gram(own, _in_cache(wide, thin[:, None]))
-    for moment, signed in ((total.cross, factor), (total.null, factor * signs)):
-        summing = segment_matrix(starts, signed)
+    summing = segment_matrix(starts, factor)
+    signed = factor * group_signs(piece, groups, seed)
+    for moment, summing.data in ((total.cross, factor), (total.null, signed)):
         add_joint_gram(moment, _in_cache(summing @ wide, (summing @ thin)[:, None]))
     return squares
 

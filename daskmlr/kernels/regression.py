@@ -231,16 +231,18 @@ def _add_grams(
 
     Tasks that are wholly of one component come first, and need no weighting.
     """
-    component, task = np.nonzero(shares.T)
-    share = shares[task, component]
+    of_component = shares.T
+    whole = of_component >= 1
     # of each component first the tasks that are wholly its own, which need no weighting
-    place = 2 * component + (share < 1)
-    order = np.argsort(place, kind="stable")
-    place, task, share = place[order], task[order], share[order]
+    runs = np.stack([whole, (of_component > 0) & ~whole], axis=1)
+    lengths = np.count_nonzero(runs, axis=2).ravel()
+    run = np.repeat(np.arange(len(lengths)), lengths)
+    task = np.flatnonzero(runs) - run * len(shares)
+    share = of_component[run // 2, task]
     index, offsets = rows_of_tasks(sizes, task)
     root = np.repeat(np.sqrt(share), sizes[task]).astype(targets.dtype)
     thin = np.column_stack([root, targets[index] * root])
-    bounds = offsets[np.searchsorted(place, np.arange(2 * len(gram) + 1))].tolist()
+    bounds = offsets[np.append(0, np.cumsum(lengths))].tolist()
     for own, first, partly, last in zip(
         gram, bounds[::2], bounds[1::2], bounds[2::2], strict=False
     ):

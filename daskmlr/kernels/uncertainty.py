@@ -280,9 +280,10 @@ def _component(
     excess[:-1, -1] += total[:-1]
     excess[-1, :-1] += total[:-1]
     covariates *= np.repeat(root, sizes[tasks])[:, None]
-    excess[:-1, :-1] += covariates.T @ covariates / variance
+    # here and below not `@`, as in `add_joint_gram`
+    excess[:-1, :-1] += np.dot(covariates.T, covariates) / variance
     score *= root[:, None]
-    excess -= score.T @ score
+    excess -= np.dot(score.T, score)
     sums.score[component] += total
     score *= root[:, None]
     return score
@@ -304,13 +305,13 @@ def _add_outer(
         own = slice(left * width, (left + 1) * width)
         for right in np.flatnonzero(held[left].any(axis=0)).tolist():
             if right == left:
-                outer[own, own] += score.T @ score
+                outer[own, own] += np.dot(score.T, score)
             elif right > left:
                 other = scores[right][held[right][:, left]]
                 columns = slice(right * width, (right + 1) * width)
-                outer[own, columns] += score[held[left][:, right]].T @ other
-        outer[own, last] += score.T @ ratios[active[:, left]]
-    outer[last, last] += ratios.T @ ratios
+                outer[own, columns] += np.dot(score[held[left][:, right]].T, other)
+        outer[own, last] += np.dot(score.T, ratios[active[:, left]])
+    outer[last, last] += np.dot(ratios.T, ratios)
 
 
 def _rows_to_user(

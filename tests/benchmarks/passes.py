@@ -127,7 +127,7 @@ class Pass:
 
 
 def syrk(rows: np.ndarray) -> Any:
-    return rows.T @ rows
+    return np.dot(rows.T, rows)
 
 
 def passes(frame: Frame, mixture: Mixture, sharing: float = 1.0) -> dict[str, Pass]:

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from daskmlr.errors import InputError
 from daskmlr.kernels import blocks
-from daskmlr.kernels.blocks import Frame, Part, TaskBlock
+from daskmlr.kernels.blocks import Frame, Part, TaskBlock, hash64
 from daskmlr.kernels.moments import (
     ALL_PAIRS,
     SPLIT,
     Moments,
     combine_moments,
+    example_signs,
     finalise_moments,
     moments_from_block,
     random_signs,
@@ -323,6 +324,24 @@ def test_signs_are_fair_and_belong_to_keys():
     assert abs((signs * random_signs(keys, 4)).mean()) < 5 / np.sqrt(len(keys))
     assert abs((signs[1:] * signs[:-1]).mean()) < 5 / np.sqrt(len(keys))
     np.testing.assert_array_equal(random_signs(keys[::-1], 3), signs[::-1])
+
+
+@laws
+@given(
+    seed=seeds,
+    sizes=st.lists(st.sampled_from([0, 1, 2, 8, 63, 64, 65, 130]), max_size=8),
+    first=st.integers(0, 2**30),
+    at_once=st.sampled_from([1, 3, 1 << 14]),
+)
+def test_signs_of_examples_are_the_bits_of_their_tasks_hashes(seed, sizes, first, at_once):
+    block = replace(random_block(0, sizes, 1), first_task=first)
+    expected = [
+        1 - 2 * (int(hash64(np.array([(task << 24) + (j >> 6)]), seed)[0]) >> (j & 63) & 1)
+        for task, size in enumerate(sizes, first)
+        for j in range(size)
+    ]
+    with mock.patch("daskmlr.kernels.moments.WORDS_AT_ONCE", at_once):
+        assert example_signs(block, seed).tolist() == expected
 
 
 @pytest.mark.parametrize("groups", [ALL_PAIRS, SPLIT])
