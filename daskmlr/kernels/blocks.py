@@ -329,6 +329,16 @@ def cut_rows(first: int, last: int, wide: NDArray[np.floating]) -> Iterator[slic
         yield slice(start, min(start + step, last))
 
 
+def crossprod(left: NDArray[np.floating], right: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return ``left.T @ right`` of long arrays with few columns.
+
+    By ``@`` threads would wait for each other: it keeps Python's lock where the result has 500
+    numbers or fewer, however long it takes.
+    """
+    product: NDArray[np.floating] = np.dot(left.T, right)
+    return product
+
+
 def add_joint_gram(
     total: NDArray[np.float64],
     pieces: Iterable[tuple[NDArray[np.floating], NDArray[np.floating]]],
@@ -347,15 +357,11 @@ def add_joint_gram(
     for wide, thin in pieces:
         if between is None:
             d, m = wide.shape[1], thin.shape[1]
-            inside, between, outside = (
-                total[1 : d + 1, 1 : d + 1],
-                np.zeros((d, m)),
-                np.zeros((m, m)),
-            )
-        # not `@`, which keeps Python's lock where the result has 500 numbers or fewer
-        inside += np.dot(wide.T, wide)
-        between += np.dot(wide.T, thin)
-        outside += np.dot(thin.T, thin)
+            inside = total[1 : d + 1, 1 : d + 1]
+            between, outside = np.zeros((d, m)), np.zeros((m, m))
+        inside += crossprod(wide, wide)
+        between += crossprod(wide, thin)
+        outside += crossprod(thin, thin)
     if between is not None:
         features, others = slice(1, d + 1), np.r_[0, d + 1 : d + m]
         total[features, others] += between

@@ -24,6 +24,7 @@ from daskmlr.kernels.assignment import (
     sums_of_squares,
 )
 from daskmlr.kernels.blocks import (
+    crossprod,
     rows_in_piece,
     rows_of_tasks,
     segment_matrix,
@@ -225,6 +226,6 @@ class _ResidualMoments:
         firsts = np.searchsorted(component, np.arange(len(self.cross) + 1))
         for one, (first, last) in enumerate(itertools.pairwise(firsts.tolist())):
             rows = own[offsets[first] : offsets[last]]
-            itself = np.dot(rows.T, rows)  # not `@`, as in `add_joint_gram`
+            itself = crossprod(rows, rows)
             for target, sums in ((self.cross, total[first:last]), (self.null, signed[first:last])):
-                target[one] += np.dot(sums.T, sums) - itself
+                target[one] += crossprod(sums, sums) - itself

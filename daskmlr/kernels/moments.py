@@ -290,19 +290,19 @@ def _add_pairs(
     ndarray of shape (n_tasks,), float64
         Sum of the squared sizes of a task's groups.
     """
+    bounds, starts, squares = group_bounds(piece, groups)
     if groups == ALL_PAIRS:  # the sum of a group is a row, and need not be kept
-        starts, squares = piece.offsets, piece.sizes.astype(np.float64)
         add_joint_gram(own, _scaled(covariates, root))
         wide, thin, factor = covariates, np.ones_like(root), root
     else:
-        bounds, starts, squares = group_bounds(piece, groups)
         summing = segment_matrix(bounds, root)
         wide, thin = summing @ covariates, summing @ np.ones_like(root)
         factor = np.ones_like(thin)
         add_joint_gram(own, _in_cache(wide, thin[:, None]))
     summing = segment_matrix(starts, factor)
     signed = factor * group_signs(piece, groups, seed)
-    for moment, summing.data in ((total.cross, factor), (total.null, signed)):
+    for moment, weights in ((total.cross, factor), (total.null, signed)):
+        summing.data = weights
         add_joint_gram(moment, _in_cache(summing @ wide, (summing @ thin)[:, None]))
     return squares
 

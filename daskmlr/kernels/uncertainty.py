@@ -26,7 +26,7 @@ import scipy.linalg
 
 from daskmlr.errors import InformationError
 from daskmlr.kernels.assignment import posterior, rows_log_likelihood
-from daskmlr.kernels.blocks import rows_of_tasks, segment_matrix, tasks_in
+from daskmlr.kernels.blocks import crossprod, rows_of_tasks, segment_matrix, tasks_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -280,10 +280,9 @@ def _component(
     excess[:-1, -1] += total[:-1]
     excess[-1, :-1] += total[:-1]
     covariates *= np.repeat(root, sizes[tasks])[:, None]
-    # here and below not `@`, as in `add_joint_gram`
-    excess[:-1, :-1] += np.dot(covariates.T, covariates) / variance
+    excess[:-1, :-1] += crossprod(covariates, covariates) / variance
     score *= root[:, None]
-    excess -= np.dot(score.T, score)
+    excess -= crossprod(score, score)
     sums.score[component] += total
     score *= root[:, None]
     return score
@@ -305,13 +304,13 @@ def _add_outer(
         own = slice(left * width, (left + 1) * width)
         for right in np.flatnonzero(held[left].any(axis=0)).tolist():
             if right == left:
-                outer[own, own] += np.dot(score.T, score)
+                outer[own, own] += crossprod(score, score)
             elif right > left:
                 other = scores[right][held[right][:, left]]
                 columns = slice(right * width, (right + 1) * width)
-                outer[own, columns] += np.dot(score[held[left][:, right]].T, other)
-        outer[own, last] += np.dot(score.T, ratios[active[:, left]])
-    outer[last, last] += np.dot(ratios.T, ratios)
+                outer[own, columns] += crossprod(score[held[left][:, right]], other)
+        outer[own, last] += crossprod(score, ratios[active[:, left]])
+    outer[last, last] += crossprod(ratios, ratios)
 
 
 def _rows_to_user(
